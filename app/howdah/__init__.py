@@ -1,0 +1,1 @@
+"""Howdah: a job queue service that rides on PostgreSQL."""

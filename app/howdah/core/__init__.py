@@ -1,0 +1,1 @@
+"""The kernel that API, worker and scheduler share."""

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: how they are made, checked, migrated and listened on."""

@@ -1,0 +1,1 @@
+"""The scheduler process: the chores that keep the queue healthy."""

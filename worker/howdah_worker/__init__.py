@@ -1,0 +1,1 @@
+"""The worker process: claims runs, executes them, records their outcomes."""
