@@ -1,0 +1,178 @@
+"""Every condition that Howdah raises, in one tree.
+
+Callers catch the narrowest class that they can act on; only a process's main
+function catches the root. Each class keeps what it was told as attributes, so
+that logs and problem documents need not parse messages.
+
+    HowdahError
+     ├── StartRefused            the process must not start (it says why and exits)
+     │    ├── SettingInvalid     a HOWDAH_* variable is missing, wrong or unknown
+     │    ├── SchemaRefused      the schema is older or breakingly newer than this code
+     │    ├── ServerRefused      PostgreSQL's settings would break a promise
+     │    ├── EmbeddedUnavailable  the embedded PostgreSQL cannot be started here
+     │    ├── ClockSkewed        this machine's clock is too far from the database's
+     │    └── HandlerImportFailed  a module of HOWDAH_HANDLERS could not be imported
+     ├── DatabaseUnavailable     PostgreSQL cannot be reached now; repeat later
+     │    └── ClockUnset         the database's time was never sampled
+     ├── Refused                 a request that was understood and is not allowed
+     ├── LeaseLost               the lease is no longer held: the outcome was not recorded
+     ├── LoopStuck               the event loop does not answer
+     ├── HandlerInvalid          a handler was declared in a way that cannot work
+     │    └── HandlerDuplicate   two functions claim one handler name
+     ├── PayloadMismatch         a payload does not fit the handler's annotation
+     ├── TransactionUnavailable  a handler asked for a transaction where there is no database
+     └── DurationInvalid         a text is not a duration (also a ValueError)
+"""
+
+from __future__ import annotations
+
+
+class HowdahError(Exception):
+    """The root of all conditions that Howdah raises on purpose."""
+
+
+class StartRefused(HowdahError):
+    """The process must not start; the message tells an operator why."""
+
+
+class SettingInvalid(StartRefused):
+    """A `HOWDAH_*` variable is missing, out of its range, or unknown.
+
+    Attributes:
+        variable: The variable's full name, for example `HOWDAH_LEASE_S`.
+        reason: What is wrong and what is allowed. Never the value of a secret.
+    """
+
+    def __init__(self, variable: str, reason: str) -> None:
+        self.variable = variable
+        self.reason = reason
+        super().__init__(f"{variable}: {reason}")
+
+
+class SchemaRefused(StartRefused):
+    """The schema in PostgreSQL is too old, or newer in a way this code cannot serve."""
+
+
+class ServerRefused(StartRefused):
+    """PostgreSQL is set up so that a promise could not be kept.
+
+    For example `fsync = off`, a read-only server, or a version that is too old.
+    """
+
+
+class EmbeddedUnavailable(StartRefused):
+    """The embedded PostgreSQL cannot be started here; the message says what to do about it."""
+
+
+class ClockSkewed(StartRefused):
+    """This machine's wall clock is too far from the database's.
+
+    Attributes:
+        skew_s: Database time minus wall-clock time, in seconds.
+    """
+
+    def __init__(self, skew_s: float, skew_s_max: float) -> None:
+        self.skew_s = skew_s
+        direction = "behind" if skew_s > 0 else "ahead of"
+        super().__init__(
+            f"this machine's clock is {abs(skew_s):.1f} s {direction} the database's; "
+            f"at most {skew_s_max:g} s is allowed, so set the clocks by NTP"
+        )
+
+
+class HandlerImportFailed(StartRefused):
+    """A module named in `HOWDAH_HANDLERS` could not be imported.
+
+    Attributes:
+        module: The module that was to be imported.
+        trace: The traceback of the failure as text, without Howdah's own frames.
+    """
+
+    def __init__(self, module: str, trace: str) -> None:
+        self.module = module
+        self.trace = trace
+        super().__init__(f"the handler module {module!r} could not be imported:\n{trace}")
+
+
+class DatabaseUnavailable(HowdahError):
+    """PostgreSQL cannot be reached, or ended the connection; a repeat may succeed.
+
+    If a statement was under way, whether it committed is unknown.
+    """
+
+
+class ClockUnset(DatabaseUnavailable):
+    """The database's time was asked for before the first sample of it."""
+
+    def __init__(self) -> None:
+        super().__init__("the database's time is not known yet: PostgreSQL has not answered since the start")
+
+
+class Refused(HowdahError):
+    """A request was understood and is not allowed.
+
+    Attributes:
+        code: Stable, machine-readable; the `code` of the problem document.
+        pointer: JSON pointer of the field at fault, or an empty string for the whole.
+        detail: One sentence for the person who sent the request.
+    """
+
+    def __init__(self, code: str, pointer: str, detail: str) -> None:
+        self.code = code
+        self.pointer = pointer
+        self.detail = detail
+        super().__init__(f"{code} at {pointer}: {detail}" if pointer else f"{code}: {detail}")
+
+
+class LeaseLost(HowdahError):
+    """The lease is no longer held, so the outcome was not recorded.
+
+    Another worker may already be running the task again. Raised on leaving
+    `ctx.transaction()`, it has rolled back what the handler wrote there.
+    """
+
+
+class LoopStuck(HowdahError):
+    """The event loop did not answer; the process must be replaced (exit code 70)."""
+
+
+class HandlerInvalid(HowdahError):
+    """A handler was declared in a way that cannot work; the message says where."""
+
+
+class HandlerDuplicate(HandlerInvalid):
+    """Two functions claim the same handler name.
+
+    Attributes:
+        name: The name that is claimed twice.
+        first: Where the name was registered, as `file:line`.
+        second: Where it was to be registered again.
+    """
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        self.name = name
+        self.first = first
+        self.second = second
+        super().__init__(f"the handler name {name!r} is taken by {first} and claimed again by {second}")
+
+
+class PayloadMismatch(HowdahError):
+    """A payload does not fit the handler's annotation; running it again cannot help.
+
+    Attributes:
+        pointer: JSON pointer into the payload, or an empty string for the whole.
+        detail: What was expected there and what was found.
+    """
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        self.pointer = pointer
+        self.detail = detail
+        super().__init__(f"payload {pointer or '(whole)'}: {detail}")
+
+
+class TransactionUnavailable(HowdahError):
+    """A handler asked for a transaction where there is no database."""
+
+
+class DurationInvalid(HowdahError, ValueError):
+    """A text is not a duration that Howdah understands."""
