@@ -1,0 +1,164 @@
+"""What states there are, and every move between them.
+
+This table is the source of truth for the state machine. Each SQL file that
+changes where a task stands says so in its header, one line per move or several
+separated by commas:
+
+    -- moves: running -> waiting (retry)
+
+A test compares the union of these lines with `MOVES`. Stages are what the
+database tells apart; the states that a client sees (`TaskState`) refine the
+stage `waiting` by time and attempts, and `blocked` by the reason.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag, StrEnum
+from typing import Final, NamedTuple
+
+
+class TaskState(StrEnum):
+    """The state of a task as clients see it; derived from rows, stored nowhere."""
+
+    SCHEDULED = "scheduled"
+    """Waits for its first attempt; `run_at` lies ahead."""
+    QUEUED = "queued"
+    """Ready: waits for a worker."""
+    BLOCKED = "blocked"
+    """Waits for something besides time and a worker's free slot; see `BlockedBy`."""
+    RUNNING = "running"
+    """A worker holds its lease."""
+    RETRYING = "retrying"
+    """Waits for its next attempt after one that failed."""
+    AWAITING_CALLBACK = "awaiting_callback"
+    """The receiver accepted it with 202 and owes the outcome."""
+    SUCCEEDED = "succeeded"
+    """Ended well."""
+    FAILED = "failed"
+    """Spent its attempts or its age, or failed for good; a dead letter until replayed or purged."""
+    CANCELLED = "cancelled"
+    """Ended by request."""
+    EXPIRED = "expired"
+    """Not started before its `expires_at`."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a task stays in this state unless someone replays it."""
+        return self in _FINAL
+
+
+_FINAL: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})
+
+
+class Outcome(StrEnum):
+    """How one run, that is one claim of a task, ended. A row of `finished_runs` carries one."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RELEASED = "released"
+    """Handed back unstarted or by a drain; no attempt was spent."""
+    LOST = "lost"
+    """The lease ended without a word from the worker."""
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class BlockedBy(IntFlag):
+    """What a blocked run waits for; bits of `runs.blocked_by`."""
+
+    STEPS = 1
+    """Earlier steps of its workflow."""
+    APPROVAL = 2
+    """A person's approval."""
+    FLOW_KEY = 4
+    """Room under its flow key's limit."""
+    NO_WORKER = 8
+    """A live worker that serves its target."""
+
+
+class Priority(IntEnum):
+    """The priorities of lanes, by number; clients name the first four."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+    GRANTED = 4
+    """Internal: a run whose flow key has just been given room; claimed first."""
+
+
+class Stage(StrEnum):
+    """Where a task stands in the database."""
+
+    NEW = "new"
+    """Not stored yet."""
+    WAITING = "waiting"
+    """A run without a lease: scheduled, queued or retrying."""
+    BLOCKED = "blocked"
+    """A run whose `blocked_by` is not zero."""
+    RUNNING = "running"
+    """A run with a lease."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """A dead letter."""
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Move(NamedTuple):
+    """One step that a task may take, and why."""
+
+    source: Stage
+    target: Stage
+    reason: str
+
+    def __str__(self) -> str:
+        """Write the move as SQL headers do."""
+        return f"{self.source} -> {self.target} ({self.reason})"
+
+
+MOVES: Final = frozenset(
+    {
+        Move(Stage.NEW, Stage.WAITING, "enqueue"),
+        Move(Stage.WAITING, Stage.RUNNING, "claim"),
+        Move(Stage.RUNNING, Stage.RUNNING, "heartbeat"),
+        Move(Stage.RUNNING, Stage.SUCCEEDED, "finish"),
+        # A failed attempt with attempts and age left, and one without.
+        Move(Stage.RUNNING, Stage.WAITING, "retry"),
+        Move(Stage.RUNNING, Stage.FAILED, "dead_letter"),
+        # Handed back, without spending an attempt.
+        Move(Stage.RUNNING, Stage.WAITING, "release"),
+        # The lease ended; the second when crashes or attempts are spent.
+        Move(Stage.RUNNING, Stage.WAITING, "lost"),
+        Move(Stage.RUNNING, Stage.FAILED, "lost"),
+        # A cancel of a running task is first noted on its run and told by the
+        # heartbeat; the worker (or the end of its lease) then ends it.
+        Move(Stage.RUNNING, Stage.RUNNING, "cancel_request"),
+        Move(Stage.RUNNING, Stage.CANCELLED, "cancel"),
+        Move(Stage.WAITING, Stage.CANCELLED, "cancel"),
+        Move(Stage.BLOCKED, Stage.CANCELLED, "cancel"),
+        Move(Stage.WAITING, Stage.EXPIRED, "expire"),
+        Move(Stage.BLOCKED, Stage.EXPIRED, "expire"),
+        # No live worker serves its target; later one does again.
+        Move(Stage.WAITING, Stage.BLOCKED, "park"),
+        Move(Stage.BLOCKED, Stage.WAITING, "unpark"),
+    }
+)
+
+
+def parse_moves(line: str) -> frozenset[Move]:
+    """Read the text after `moves:` in a SQL header; `none` stands for no move.
+
+    Raises:
+        ValueError: The text is not of the form `stage -> stage (reason), …`.
+    """
+    if line.strip() == "none":
+        return frozenset()
+    moves = set()
+    for part in line.split(","):
+        words = part.split()
+        if len(words) != 4 or words[1] != "->" or not (words[3].startswith("(") and words[3].endswith(")")):
+            raise ValueError(f"not a move: {part.strip()!r}; write for example: running -> waiting (retry)")
+        moves.add(Move(Stage(words[0]), Stage(words[2]), words[3][1:-1]))
+    return frozenset(moves)
