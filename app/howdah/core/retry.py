@@ -24,7 +24,7 @@ DELAY_LIST_MAX: Final = 100
 Backoff = Literal["exponential", "linear", "fixed", "list"]
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often and how soon a task is tried again; ends when either limit is spent.
 
     Durations are texts like "30s". The delay after attempt n is, before jitter:
