@@ -16,6 +16,7 @@ that logs and problem documents need not parse messages.
      │    └── ClockUnset         the database's time was never sampled
      ├── Refused                 a request that was understood and is not allowed
      ├── LeaseLost               the lease is no longer held: the outcome was not recorded
+     ├── SignatureInvalid        a received callback is not genuine, or too old
      ├── LoopStuck               the event loop does not answer
      ├── HandlerInvalid          a handler was declared in a way that cannot work
      │    └── HandlerDuplicate   two functions claim one handler name
@@ -130,6 +131,10 @@ class LeaseLost(HowdahError):
     Another worker may already be running the task again. Raised on leaving
     `ctx.transaction()`, it has rolled back what the handler wrote there.
     """
+
+
+class SignatureInvalid(HowdahError):
+    """A received callback is not genuine or not fresh; the message says which part failed."""
 
 
 class LoopStuck(HowdahError):
