@@ -1,0 +1,51 @@
+"""What every test directory shares: fixtures, options, and the rule for tests that need the system.
+
+Fixtures live in `fix_<theme>.py`. A test that needs programs of the operating
+system, or root, is marked `@pytest.mark.system("nginx", "root")` with what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+pytest_plugins = ["tests.fix_db"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    group = parser.getgroup("howdah")
+    group.addoption(
+        "--pg",
+        type=int,
+        default=int(os.environ.get("HOWDAH_TEST_PG") or 18),
+        metavar="MAJOR",
+        help="major version of PostgreSQL to test on (default: HOWDAH_TEST_PG, or 18)",
+    )
+    group.addoption(
+        "--require-system",
+        action="store_true",
+        help="fail tests marked `system` whose needs are missing, instead of skipping them",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose system is not complete, or fail it under `--require-system`."""
+    needs = [need for marker in item.iter_markers("system") for need in marker.args]
+    missing = [need for need in needs if not _is_present(need)]
+    if not missing:
+        return
+    message = f"needs {', '.join(missing)}"
+    if item.config.getoption("--require-system"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def _is_present(need: str) -> bool:
+    if need == "root":
+        return os.geteuid() == 0
+    # Debian keeps servers where a normal user's PATH does not look.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    return shutil.which(need, path=path) is not None
