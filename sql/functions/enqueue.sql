@@ -1,0 +1,48 @@
+-- Enqueue one task inside the caller's own transaction: SELECT howdah.enqueue('emails', 'welcome',
+-- '{"to": "…"}'). Whatever else POST /v1/tasks takes goes into options under the same names. Raises
+-- JQ422 for what the API would refuse with 422 (JQ413 for a payload that is too large).
+CREATE OR REPLACE FUNCTION howdah.enqueue(
+    queue text,
+    handler text DEFAULT NULL,
+    payload json DEFAULT NULL,
+    run_at timestamptz DEFAULT NULL,
+    options jsonb DEFAULT '{}',
+    tenant text DEFAULT NULL
+)
+RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    task_id uuid;
+    problem text;
+    rest text;
+BEGIN
+    IF jsonb_typeof(options) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'options must be a JSON object' USING ERRCODE = 'JQ422';
+    END IF;
+    IF options ?| ARRAY['queue', 'handler', 'payload', 'run_at'] THEN
+        RAISE EXCEPTION 'queue, handler, payload and run_at are parameters, not options' USING ERRCODE = 'JQ422';
+    END IF;
+    rest := nullif(substr(options::text, 2), '}');
+    SELECT m.id, m.error INTO task_id, problem
+    FROM howdah.enqueue_many(
+        tenant,
+        (
+            '[{"queue": ' || coalesce(to_json(queue)::text, 'null')
+            || coalesce(', "handler": ' || to_json(handler)::text, '')
+            || coalesce(', "run_at": ' || to_json(
+                to_char(run_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            )::text, '')
+            || coalesce(', "payload": ' || payload::text, '')
+            || coalesce(', ' || rest, '}') || ']'
+        )::json
+    ) AS m;
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', substr(problem, position(' ' IN problem) + 1)
+            USING ERRCODE = CASE WHEN problem LIKE 'payload_too_large %' THEN 'JQ413' ELSE 'JQ422' END;
+    END IF;
+    RETURN task_id;
+END
+$$;
+COMMENT ON FUNCTION howdah.enqueue(text, text, json, timestamptz, jsonb, text) IS 'Enqueue one task inside the caller''s transaction; returns its id.';

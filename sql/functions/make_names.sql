@@ -1,0 +1,27 @@
+-- Make the queues and targets of these names that do not exist yet, in name order, and tell the
+-- workers that their catalogue changed. Names that are not allowed make nothing.
+CREATE OR REPLACE FUNCTION howdah.make_names(tenant_id integer, queues text[], handlers text[])
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tenant ALIAS FOR tenant_id;
+    name_pattern constant text := '^[a-z0-9][a-z0-9_.-]{0,127}$';
+BEGIN
+    INSERT INTO howdah.queues (tenant_id, name)
+    SELECT tenant, n.name
+    FROM unnest(queues) AS n (name)
+    WHERE n.name ~ name_pattern
+    ORDER BY n.name
+    ON CONFLICT DO NOTHING;
+    INSERT INTO howdah.targets (tenant_id, handler)
+    SELECT tenant, n.name
+    FROM unnest(handlers) AS n (name)
+    WHERE n.name ~ name_pattern
+    ORDER BY n.name
+    ON CONFLICT DO NOTHING;
+    PERFORM pg_notify('howdah_wake', 'c');
+END
+$$;
+COMMENT ON FUNCTION howdah.make_names(integer, text[], text[]) IS 'Internal: makes queues and targets on their first use.';

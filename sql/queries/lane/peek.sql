@@ -1,0 +1,22 @@
+-- The next run_at of each given lane at or above its horizon, so that a worker knows which lanes have
+-- due work and how long it may sleep.
+-- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids: one element per lane (at most 1000);
+--   target_ids: what the worker serves.
+-- returns: queue_id, priority, run_at of each lane that has a waiting run; wait_s: seconds until it is due.
+-- index: runs_ready_idx
+SELECT lane.queue_id, lane.priority, first.run_at, extract(epoch FROM first.run_at - howdah.now())::double precision AS wait_s
+FROM unnest(
+    %(queue_ids)b::integer[], %(priorities)b::smallint[], %(horizon_run_ats)b::timestamptz[], %(horizon_task_ids)b::uuid[]
+) AS lane (queue_id, priority, horizon_run_at, horizon_task_id)
+CROSS JOIN LATERAL (
+    SELECT r.run_at
+    FROM howdah.runs AS r
+    WHERE r.queue_id = lane.queue_id
+        AND r.priority = lane.priority
+        AND r.lease_token IS NULL
+        AND r.target_id = ANY (%(target_ids)b::integer[])
+        AND r.run_at < 'infinity'
+        AND (r.run_at, r.task_id) >= (lane.horizon_run_at, lane.horizon_task_id)
+    ORDER BY r.run_at, r.task_id
+    LIMIT 1
+) AS first

@@ -1,0 +1,7 @@
+-- Keep a locked chore after the transaction ends, for work that cannot run inside one.
+-- params: chore; lease_s.
+-- locks: the chore's row.
+UPDATE howdah.maintenance AS m
+SET leased_until = howdah.now() + make_interval(secs => %(lease_s)b::double precision)
+WHERE m.chore = %(chore)b::text
+RETURNING m.chore

@@ -1,0 +1,15 @@
+-- Lock a page of runs whose lease has run out, oldest first, to be failed as lost in the same transaction.
+-- params: hold_until: leases that ended before it count no crash (their workers could not renew them).
+-- returns: tenant_id, task_id, lease_token, counts_crash; at most 500 rows.
+-- locks: runs by lease_expires_at, SKIP LOCKED.
+-- index: runs_lease_idx
+SELECT
+    r.tenant_id,
+    r.task_id,
+    r.lease_token,
+    coalesce(r.lease_expires_at >= %(hold_until)b::timestamptz, true) AS counts_crash
+FROM howdah.runs AS r
+WHERE r.lease_token IS NOT NULL AND r.lease_expires_at < howdah.now()
+ORDER BY r.lease_expires_at
+LIMIT 500
+FOR UPDATE OF r SKIP LOCKED
