@@ -158,8 +158,8 @@ class EmbeddedPostgres:
             yield
 
     def _start_or_share(self, deadline: float) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
+        if self._process is not None:
+            self._process.poll()  # A zombie of ours would count as a process that exists.
         cluster = recorded_home(self.data_dir) / "pg"
         account = choose_account(cluster.stat() if cluster.is_dir() else None, self.notices)
         home = choose_home(self.data_dir, account, self.notices)
@@ -169,25 +169,30 @@ class EmbeddedPostgres:
 
         running = self._wait_for_others(cluster, deadline)
         if running is not None:
-            self._adopt(running, is_owner=False)
+            self._adopt(running)
             return
         self.bin_dir = make_reachable(binaries, account, home).bin_dir
         if not cluster.is_dir():
             _initialise(self.bin_dir, account, cluster)
         socket_dir = choose_socket_directory(self.data_dir, home, account, self._tcp_port or PORT_DEFAULT)
+        # No server of this cluster lives, and the directory is its own. A
+        # socket's lock file is as trusting of a reused pid as the cluster's.
+        for stale in socket_dir.glob(".s.PGSQL.*"):
+            stale.unlink()
         # Failed statements are logged with their text, which is nobody else's business.
         with open(self.log_file, "ab", opener=lambda path, flags: os.open(path, flags, mode=0o600)) as log:
             self._process = self._spawn(cluster, socket_dir, account, log)
         try:
-            self._adopt(self._wait_until_ready(cluster, deadline), is_owner=True)
+            self._adopt(self._wait_until_ready(cluster, deadline))
         except BaseException:
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
             self._process = None
             raise
 
-    def _adopt(self, postmaster: Postmaster, *, is_owner: bool) -> None:
-        self.pid, self.is_owner = postmaster.pid, is_owner
+    def _adopt(self, postmaster: Postmaster) -> None:
+        self.pid = postmaster.pid
+        self.is_owner = self._process is not None and self._process.pid == postmaster.pid
         self._host, self._port = postmaster.socket_dir, postmaster.port
 
     def _wait_for_others(self, cluster: Path, deadline: float) -> Postmaster | None:
