@@ -21,6 +21,7 @@ that logs and problem documents need not parse messages.
      ├── HandlerInvalid          a handler was declared in a way that cannot work
      │    └── HandlerDuplicate   two functions claim one handler name
      ├── PayloadMismatch         a payload does not fit the handler's annotation
+     ├── ResultInvalid           what a handler returned cannot be stored
      ├── TransactionUnavailable  a handler asked for a transaction where there is no database
      └── DurationInvalid         a text is not a duration (also a ValueError)
 """
@@ -173,6 +174,10 @@ class PayloadMismatch(HowdahError):
         self.pointer = pointer
         self.detail = detail
         super().__init__(f"payload {pointer or '(whole)'}: {detail}")
+
+
+class ResultInvalid(HowdahError):
+    """What a handler returned cannot be stored as JSON."""
 
 
 class TransactionUnavailable(HowdahError):

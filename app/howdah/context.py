@@ -1,0 +1,103 @@
+"""What a handler is told about the run it does, and what it can ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Mapping
+    from datetime import datetime
+    from types import TracebackType
+    from uuid import UUID
+
+
+class Transaction(Protocol):
+    """A block whose writes commit together with the run's success.
+
+    Async handlers write `async with ctx.transaction() as conn` and get a
+    psycopg `AsyncConnection`; plain functions write `with` and get a psycopg
+    `Connection`. The block's end records the run as succeeded and commits both;
+    an exception rolls both back. If the lease was lost meanwhile, nothing is
+    committed and `LeaseLost` is raised.
+    """
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return a psycopg `AsyncConnection`."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Record the success and commit, or roll back."""
+
+    def __enter__(self) -> Any:
+        """Begin, and return a psycopg `Connection`."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Record the success and commit, or roll back."""
+
+
+class Context(Protocol):
+    """The second parameter of a handler."""
+
+    @property
+    def task_id(self) -> UUID:
+        """The task; the same in every attempt."""
+
+    @property
+    def tenant(self) -> str:
+        """Name of the tenant that the task belongs to."""
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue that the run was claimed from."""
+
+    @property
+    def handler(self) -> str:
+        """Name under which the handler was asked for."""
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, 1 for the first."""
+
+    @property
+    def claim_no(self) -> int:
+        """Counts every claim of the task and never falls.
+
+        Hand it to other systems as a fence: whoever has seen a greater number
+        must refuse a smaller one.
+        """
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The task's tags."""
+
+    @property
+    def deadline_at(self) -> datetime:
+        """When this attempt times out, by the database's clock."""
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A log whose records name this run."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should stop: cancelled, timed out, or its lease is lost or about to be."""
+
+    def remaining_s(self) -> float:
+        """Return the seconds left until `deadline_at`, 0 once it has passed."""
+
+    async def cancellation(self) -> None:
+        """Wait until `cancelled` is true; for async handlers."""
+
+    def wait_cancelled(self, timeout_s: float | None = None) -> bool:
+        """Block this thread until `cancelled` is true, at most `timeout_s`; for plain functions.
+
+        Returns:
+            Whether it is true.
+        """
+
+    def transaction(self) -> Transaction:
+        """Open a block whose writes take effect exactly once, with the run's success."""
