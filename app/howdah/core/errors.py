@@ -8,16 +8,19 @@ that logs and problem documents need not parse messages.
      ├── StartRefused            the process must not start (it says why and exits)
      │    ├── SettingInvalid     a HOWDAH_* variable is missing, wrong or unknown
      │    ├── SchemaRefused      the schema is older or breakingly newer than this code
+     │    ├── MigrationFailed    a change of the schema could not be applied
      │    ├── ServerRefused      PostgreSQL's settings would break a promise
      │    ├── EmbeddedUnavailable  the embedded PostgreSQL cannot be started here
      │    ├── ClockSkewed        this machine's clock is too far from the database's
      │    └── HandlerImportFailed  a module of HOWDAH_HANDLERS could not be imported
      ├── DatabaseUnavailable     PostgreSQL cannot be reached now; repeat later
+     │    ├── StorageUnavailable  it answers, but has no room (or no partition) for new rows
      │    └── ClockUnset         the database's time was never sampled
      ├── Refused                 a request that was understood and is not allowed
      ├── LeaseLost               the lease is no longer held: the outcome was not recorded
      ├── SignatureInvalid        a received callback is not genuine, or too old
-     ├── LoopStuck               the event loop does not answer
+     ├── Stopped                 a wait ended because the process is to stop
+     ├── LoopFailed              a background loop crashed again and again
      ├── HandlerInvalid          a handler was declared in a way that cannot work
      │    └── HandlerDuplicate   two functions claim one handler name
      ├── PayloadMismatch         a payload does not fit the handler's annotation
@@ -53,6 +56,20 @@ class SettingInvalid(StartRefused):
 
 class SchemaRefused(StartRefused):
     """The schema in PostgreSQL is too old, or newer in a way this code cannot serve."""
+
+
+class MigrationFailed(StartRefused):
+    """A change of the schema could not be applied; nothing of that step was kept.
+
+    Attributes:
+        step: The file, or what the migrator was about to do.
+        reason: What PostgreSQL said.
+    """
+
+    def __init__(self, step: str, reason: str) -> None:
+        self.step = step
+        self.reason = reason
+        super().__init__(f"{step}: {reason}")
 
 
 class ServerRefused(StartRefused):
@@ -103,6 +120,10 @@ class DatabaseUnavailable(HowdahError):
     """
 
 
+class StorageUnavailable(DatabaseUnavailable):
+    """PostgreSQL answers but cannot store: its disk is full, or a day's partition is missing."""
+
+
 class ClockUnset(DatabaseUnavailable):
     """The database's time was asked for before the first sample of it."""
 
@@ -138,8 +159,12 @@ class SignatureInvalid(HowdahError):
     """A received callback is not genuine or not fresh; the message says which part failed."""
 
 
-class LoopStuck(HowdahError):
-    """The event loop did not answer; the process must be replaced (exit code 70)."""
+class Stopped(HowdahError):
+    """A wait or a repetition ended because the process is to stop."""
+
+
+class LoopFailed(HowdahError):
+    """A background loop crashed again and again; the process must be replaced."""
 
 
 class HandlerInvalid(HowdahError):
