@@ -1,0 +1,65 @@
+# Common tasks. `make` alone lists them; CI calls the same ones.
+
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python -P
+PYTEST := $(PYTHON) -m pytest -n 2
+# For example: make test-db PG=15, make test ARGS="--require-system".
+PG ?= 18
+ARGS ?=
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
+
+.PHONY: help setup fmt lint type imports check test test-db test-all migrate run-api run-worker run-scheduler lock dist clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Make or update .venv with everything for development
+	@bin/test --version
+
+fmt: setup ## Format the code, and mend what the linter can
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+
+lint: setup ## Check style and formatting
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+
+type: setup ## Check types
+	$(PYTHON) -m mypy
+
+imports: setup ## Check the layout and who imports whom
+	$(PYTEST) tests/unit/test_layout.py $(ARGS)
+
+check: lint type test ## All that needs no database: style, types, imports, unit tests
+
+test: setup ## Run the unit tests
+	$(PYTEST) tests/unit $(ARGS)
+
+test-db: setup ## Run the tests of SQL and integration on PostgreSQL $(PG)
+	$(PYTEST) --pg $(PG) tests/sql tests/integration $(ARGS)
+
+test-all: setup ## Run all tests on PostgreSQL $(PG)
+	$(PYTEST) --pg $(PG) $(ARGS)
+
+migrate: setup ## Apply all migrations to HOWDAH_DATABASE_URL
+	$(PYTHON) -m howdah migrate
+
+run-api: setup ## Run one API process on HOWDAH_DATABASE_URL
+	$(PYTHON) -m howdah api
+
+run-worker: setup ## Run one worker process on HOWDAH_DATABASE_URL
+	$(PYTHON) -m howdah worker
+
+run-scheduler: setup ## Run one scheduler process on HOWDAH_DATABASE_URL
+	$(PYTHON) -m howdah scheduler
+
+lock: ## Pin the newest allowed requirements (needs uv)
+	$(UV_COMPILE) --upgrade pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+dist: setup ## Build sdist and wheel into dist/
+	$(PYTHON) -m build --no-isolation
+
+clean: ## Remove .venv, caches and build output; never data
+	rm -rf .venv .venv.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
