@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-pytest_plugins = ["tests.fix_db"]
+pytest_plugins = ["tests.fix_db", "tests.fix_queue"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
