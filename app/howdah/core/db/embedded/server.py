@@ -171,6 +171,10 @@ class EmbeddedPostgres:
         if running is not None:
             self._adopt(running)
             return
+        if self._process is not None:
+            # Killed, or robbed of its lock file: it must be gone before another one starts.
+            self._process.kill()
+            self._process.wait()
         self.bin_dir = make_reachable(binaries, account, home).bin_dir
         if not cluster.is_dir():
             _initialise(self.bin_dir, account, cluster)
