@@ -101,6 +101,8 @@ def setup(settings: Settings, process: str) -> None:
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("asyncio").setLevel(max(root.level, logging.INFO))
+    # At info it tells of every connection that is taken and given back.
+    logging.getLogger("psycopg.pool").setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(True)
 
 
