@@ -59,7 +59,7 @@ lock: ## Pin the newest allowed requirements (needs uv)
 	$(UV_COMPILE) --upgrade --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 dist: setup ## Build sdist and wheel into dist/
-	$(PYTHON) -m build --no-isolation
+	$(PYTHON) -m hatchling build
 
 clean: ## Remove .venv, caches and build output; never data
 	rm -rf .venv .venv.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
