@@ -97,6 +97,10 @@ CREATE TABLE howdah.finished_runs (
         outcome IN ('succeeded', 'failed', 'released', 'lost', 'timed_out', 'cancelled', 'expired')
     )
 ) PARTITION BY RANGE (task_id);
+-- Failures of the last day may belong to tasks of any age, and without this index the view of them would
+-- read the whole history. Successes only pay for its predicate (not measurable; a failure 1.4 µs of 5.5).
+CREATE INDEX finished_runs_failed_idx ON howdah.finished_runs (finished_at)
+WHERE outcome IN ('failed', 'timed_out', 'lost');
 
 CREATE TABLE howdah.dead_letters (
     tenant_id integer NOT NULL,

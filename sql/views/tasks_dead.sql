@@ -1,0 +1,33 @@
+-- Tasks that were given up: the dead letters.
+CREATE OR REPLACE VIEW howdah.tasks_dead AS
+SELECT
+    t.name AS tenant,
+    q.name AS queue,
+    (ARRAY['low', 'normal', 'high', 'critical', 'granted'])[d.priority + 1] AS priority,
+    d.task_id,
+    coalesce(g.handler, 'http') AS target,
+    d.queued_at,
+    d.dead_at,
+    d.reason,
+    d.attempt,
+    d.crashes,
+    d.error ->> 'type' AS error_type,
+    d.error ->> 'message' AS error_message
+FROM howdah.dead_letters AS d
+JOIN howdah.tenants AS t ON t.id = d.tenant_id
+JOIN howdah.queues AS q ON q.id = d.queue_id
+JOIN howdah.targets AS g ON g.id = d.target_id;
+
+COMMENT ON VIEW howdah.tasks_dead IS 'Tasks that were given up (dead letters); clients see them as failed. Reads all dead letters unless filtered by queue or task_id.';
+COMMENT ON COLUMN howdah.tasks_dead.tenant IS 'Owner.';
+COMMENT ON COLUMN howdah.tasks_dead.queue IS 'Name of the queue.';
+COMMENT ON COLUMN howdah.tasks_dead.priority IS 'critical, high, normal or low; granted is internal.';
+COMMENT ON COLUMN howdah.tasks_dead.task_id IS 'The task.';
+COMMENT ON COLUMN howdah.tasks_dead.target IS 'Name of its handler, or http.';
+COMMENT ON COLUMN howdah.tasks_dead.queued_at IS 'When the task was accepted.';
+COMMENT ON COLUMN howdah.tasks_dead.dead_at IS 'When it was given up.';
+COMMENT ON COLUMN howdah.tasks_dead.reason IS 'attempts or age: the retry policy was spent; crashes: three workers were lost with it; not_retryable: the failure said so.';
+COMMENT ON COLUMN howdah.tasks_dead.attempt IS 'Attempts that it spent.';
+COMMENT ON COLUMN howdah.tasks_dead.crashes IS 'Leases among them that ran out with their worker.';
+COMMENT ON COLUMN howdah.tasks_dead.error_type IS 'Class of the last attempt''s error.';
+COMMENT ON COLUMN howdah.tasks_dead.error_message IS 'Its message.';

@@ -1,0 +1,41 @@
+-- Worker processes that gave a sign of life within three of their leases.
+CREATE OR REPLACE VIEW howdah.workers_live AS
+SELECT
+    w.name AS worker,
+    w.host,
+    w.pid,
+    w.version,
+    CASE WHEN w.stopping_at IS NULL THEN 'live' ELSE 'stopping' END AS state,
+    w.queues,
+    w.handlers,
+    w.serves_http,
+    w.concurrency,
+    coalesce(held.count, 0) AS running,
+    w.lease_s,
+    w.started_at,
+    w.heartbeat_at,
+    round(extract(epoch FROM howdah.now() - w.heartbeat_at), 3) AS heartbeat_age_s
+FROM howdah.workers AS w
+LEFT JOIN (
+    SELECT r.worker_id, count(*) AS count
+    FROM howdah.runs AS r
+    WHERE r.lease_token IS NOT NULL
+    GROUP BY r.worker_id
+) AS held ON held.worker_id = w.id
+WHERE w.stopped_at IS NULL AND w.heartbeat_at > howdah.now() - make_interval(secs => 3 * w.lease_s);
+
+COMMENT ON VIEW howdah.workers_live IS 'Worker processes that gave a sign of life within three of their leases. Reads workers and the leased rows.';
+COMMENT ON COLUMN howdah.workers_live.worker IS 'Name: host, pid and a random part.';
+COMMENT ON COLUMN howdah.workers_live.host IS 'Host name.';
+COMMENT ON COLUMN howdah.workers_live.pid IS 'Process id on that host.';
+COMMENT ON COLUMN howdah.workers_live.version IS 'Version of Howdah it runs.';
+COMMENT ON COLUMN howdah.workers_live.state IS 'live, or stopping while it drains.';
+COMMENT ON COLUMN howdah.workers_live.queues IS 'Names and patterns of queues it claims from.';
+COMMENT ON COLUMN howdah.workers_live.handlers IS 'Handlers that it has.';
+COMMENT ON COLUMN howdah.workers_live.serves_http IS 'Whether it delivers HTTP callbacks.';
+COMMENT ON COLUMN howdah.workers_live.concurrency IS 'Runs that it executes at once.';
+COMMENT ON COLUMN howdah.workers_live.running IS 'Runs that it holds now, those included that it claimed ahead.';
+COMMENT ON COLUMN howdah.workers_live.lease_s IS 'Seconds of its leases.';
+COMMENT ON COLUMN howdah.workers_live.started_at IS 'When it started.';
+COMMENT ON COLUMN howdah.workers_live.heartbeat_at IS 'Last sign of life.';
+COMMENT ON COLUMN howdah.workers_live.heartbeat_age_s IS 'Seconds since then.';
