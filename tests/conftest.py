@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-pytest_plugins = ["tests.fix_db", "tests.fix_queue"]
+pytest_plugins = ["tests.fix_callback", "tests.fix_db", "tests.fix_hostile", "tests.fix_queue", "tests.fix_fleet"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MAJOR",
         help="major version of PostgreSQL to test on (default: HOWDAH_TEST_PG, or 18)",
     )
+    group.addoption("--storm-seed", type=int, help="seed of the fault test's storm (default: drawn and printed)")
+    group.addoption("--storm-s", type=float, default=20.0, help="seconds that the storm lasts (default: 20)")
     group.addoption(
         "--require-system",
         action="store_true",
