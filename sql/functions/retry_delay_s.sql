@@ -1,6 +1,6 @@
 -- Seconds to wait after the given attempt failed. unit_random in [0, 1) places the delay within the
--- jitter: delay × (1 − jitter … 1 + jitter). The exponential is compared as logarithms, so that no
--- policy can overflow.
+-- jitter: delay × (1 − jitter … 1 + jitter), at most a day. The exponential is compared as logarithms,
+-- so that no policy can overflow. Its reference is delay_s in core/retry.py.
 CREATE OR REPLACE FUNCTION howdah.retry_delay_s(policy jsonb, attempt integer, unit_random double precision)
 RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -30,7 +30,7 @@ BEGIN
         ELSE
             delay := howdah.duration_s(delays ->> (least(attempt, jsonb_array_length(delays)) - 1));
     END CASE;
-    RETURN least(delay, delay_max) * (1 - jitter + 2 * jitter * unit_random);
+    RETURN least(least(delay, delay_max) * (1 - jitter + 2 * jitter * unit_random), 86400);
 END
 $$;
 COMMENT ON FUNCTION howdah.retry_delay_s(jsonb, integer, double precision) IS 'Seconds until the next attempt.';

@@ -13,10 +13,11 @@ from typing import Final, Literal
 import msgspec
 
 from howdah.core.errors import DurationInvalid, Refused
-from howdah.core.units import parse_duration
+from howdah.core.units import format_duration, parse_duration
 
 MAX_ATTEMPTS_MAX: Final = 1_000
 DELAY_S_MAX: Final = 86_400.0
+MAX_AGE_S_MIN: Final = 1.0
 MAX_AGE_S_MAX: Final = 366 * 86_400.0
 FACTOR_MAX: Final = 100.0
 DELAY_LIST_MAX: Final = 100
@@ -29,7 +30,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Durations are texts like "30s". The delay after attempt n is, before jitter:
     `exponential` initial x factor^(n-1), `linear` initial x n, `fixed` initial,
-    `list` the n-th of `delays` (after them the last); never more than `max`.
+    `list` the n-th of `list` (after them the last); never more than `max`.
 
     Attributes:
         max_attempts: Attempts in all, the first included.
@@ -39,7 +40,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         max: The longest delay before jitter.
         factor: By how much `exponential` grows.
         jitter: Spreads delays evenly by up to this share either way.
-        delays: The delays of `list`; given with it only.
+        delays: The field `list`: the delays of that backoff, given with it only.
     """
 
     max_attempts: int = 4
@@ -49,7 +50,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max: str = "300s"
     factor: float = 2.0
     jitter: float = 0.2
-    delays: list[str] = []
+    delays: list[str] = msgspec.field(name="list", default_factory=list)
 
 
 DEFAULT: Final = RetryPolicy()
@@ -76,19 +77,19 @@ def check(policy: RetryPolicy, pointer: str) -> list[Refused]:
         refuse("factor", f"must be from 1 to {FACTOR_MAX:g}")
     if not 0 <= policy.jitter <= 1:
         refuse("jitter", "must be from 0 to 1")
-    durations = [("max_age", policy.max_age, MAX_AGE_S_MAX, "366d")]
-    durations += [(name, getattr(policy, name), DELAY_S_MAX, "24h") for name in ("initial", "max")]
-    durations += [(f"delays/{index}", text, DELAY_S_MAX, "24h") for index, text in enumerate(policy.delays)]
-    for field, text, limit_s, shown in durations:
+    durations = [("max_age", policy.max_age, MAX_AGE_S_MIN, MAX_AGE_S_MAX)]
+    durations += [(name, getattr(policy, name), 0.0, DELAY_S_MAX) for name in ("initial", "max")]
+    durations += [(f"list/{index}", text, 0.0, DELAY_S_MAX) for index, text in enumerate(policy.delays)]
+    for field, text, low_s, high_s in durations:
         try:
-            if parse_duration(text) > limit_s:
-                refuse(field, f"must be at most {shown}")
+            if not low_s <= parse_duration(text) <= high_s:
+                refuse(field, f"must be from {format_duration(low_s)} to {format_duration(high_s)}")
         except DurationInvalid as error:
             refuse(field, str(error))
     if (policy.backoff == "list") != bool(policy.delays):
-        refuse("delays", "must be given with the backoff `list`, and only then")
+        refuse("list", "must be given exactly when the backoff is `list`")
     elif len(policy.delays) > DELAY_LIST_MAX:
-        refuse("delays", f"must have at most {DELAY_LIST_MAX} items")
+        refuse("list", f"must have at most {DELAY_LIST_MAX} items")
     return found
 
 

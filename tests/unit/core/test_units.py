@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from howdah.core.errors import DurationInvalid
-from howdah.core.units import DURATION_S_MAX, format_duration, parse_duration
+from howdah.core.units import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -16,21 +16,18 @@ from howdah.core.units import DURATION_S_MAX, format_duration, parse_duration
         ("30s", 30.0),
         ("0.5s", 0.5),
         ("5m", 300.0),
-        ("1.5m", 90.0),
-        ("1h30m", 5_400.0),
-        ("1m500ms", 60.5),
+        ("1.5h", 5_400.0),
         ("7d", 604_800.0),
-        ("2w", 1_209_600.0),
         ("PT5M", 300.0),
         ("PT0.25S", 0.25),
         ("P1DT12H", 129_600.0),
         ("P2W", 1_209_600.0),
-        ("36525d", DURATION_S_MAX),
+        ("9" * 31 + "d", 8.64e35),
     ],
 )
 def test_parse_duration_reads_both_spellings(text: str, seconds: float) -> None:
     """Short and ISO 8601 durations give their seconds."""
-    assert parse_duration(text) == pytest.approx(seconds, abs=1e-9)
+    assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +44,8 @@ def test_parse_duration_reads_both_spellings(text: str, seconds: float) -> None:
         ".5s",
         "5.s",
         "5S",
-        "30s5m",
-        "5m5m",
-        "1.5h30m",
+        "1h30m",
+        "2w",
         "infinity",
         "NaNs",
         "5s\n",
@@ -62,8 +58,7 @@ def test_parse_duration_reads_both_spellings(text: str, seconds: float) -> None:
         "P1.5DT1H",
         "pt5m",
         "P5M",
-        "36525d1ms",
-        "9" * 12 + "w",
+        "9" * 32 + "d",
         "1" * 1_000_000 + "s",
     ],
 )
@@ -77,7 +72,7 @@ def test_parse_duration_with_anything_else_is_refused(text: str) -> None:
     assert len(str(caught.value)) < 250
 
 
-@given(st.integers(min_value=0, max_value=int(DURATION_S_MAX) * 1_000_000))
+@given(st.integers(min_value=0, max_value=10**15))
 def test_format_duration_reads_back(micros: int) -> None:
     """What format_duration writes means the same microseconds to parse_duration."""
     assert round(parse_duration(format_duration(micros / 1_000_000)) * 1_000_000) == round(
@@ -90,11 +85,11 @@ def test_format_duration_reads_back(micros: int) -> None:
     [
         (0.0, "0s"),
         (0.25, "250ms"),
-        (0.000_001, "0.001ms"),
+        (0.000_001, "0.000001s"),
         (1.0, "1s"),
         (60.0, "1m"),
-        (5_400.0, "1h30m"),
-        (86_400.5, "1d0.5s"),
+        (5_400.0, "90m"),
+        (86_400.000_5, "86400.0005s"),
         (1_209_600.0, "14d"),
         (0.999_999_9, "1s"),
     ],
@@ -104,7 +99,7 @@ def test_format_duration_writes_the_short_spelling(seconds: float, text: str) ->
     assert format_duration(seconds) == text
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), DURATION_S_MAX * 2])
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_format_duration_out_of_range_is_refused(seconds: float) -> None:
     """What parse_duration would refuse is not written."""
     with pytest.raises(DurationInvalid):
