@@ -3,14 +3,14 @@
 An id is 48 bits of milliseconds, 12 bits of counter, 62 random bits. Ids of one
 mint never fall, also when the clock steps back, so a task that was accepted
 later never sorts before one accepted earlier by the same process. The tables of
-tasks are partitioned by day through `day_bounds`.
+tasks are partitioned by it, a day each.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -102,9 +102,3 @@ def id_time(task_id: UUID) -> datetime:
         return _EPOCH + timedelta(milliseconds=task_id.int >> 80)
     except OverflowError:
         raise ValueError(f"the time of {task_id} is past the year 9999") from None
-
-
-def day_bounds(day: date) -> tuple[UUID, UUID]:
-    """Return the bounds of the partition of a UTC day: ids from the first, up to but without the second."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return uuid7_floor(start), uuid7_floor(start + timedelta(days=1))

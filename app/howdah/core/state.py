@@ -1,14 +1,13 @@
 """What states there are, and every move between them.
 
 This table is the source of truth for the state machine. Each SQL file that
-changes where a task stands says so in its header, one line per move or several
-separated by commas:
+changes where a task stands says so in its header, one line per move:
 
     -- moves: running -> waiting (retry)
 
 A test compares the union of these lines with `MOVES`. Stages are what the
 database tells apart; the states that a client sees (`TaskState`) refine the
-stage `waiting` by time and attempts, and `blocked` by the reason.
+stage `waiting` by time and attempts.
 """
 
 from __future__ import annotations
@@ -103,7 +102,6 @@ class Stage(StrEnum):
     FAILED = "failed"
     """A dead letter."""
     CANCELLED = "cancelled"
-    EXPIRED = "expired"
 
 
 class Move(NamedTuple):
@@ -124,22 +122,19 @@ MOVES: Final = frozenset(
         Move(Stage.WAITING, Stage.RUNNING, "claim"),
         Move(Stage.RUNNING, Stage.RUNNING, "heartbeat"),
         Move(Stage.RUNNING, Stage.SUCCEEDED, "finish"),
-        # A failed attempt with attempts and age left, and one without.
+        # A failed attempt with attempts and age left, and one without (or lost too often).
         Move(Stage.RUNNING, Stage.WAITING, "retry"),
         Move(Stage.RUNNING, Stage.FAILED, "dead_letter"),
         # Handed back, without spending an attempt.
         Move(Stage.RUNNING, Stage.WAITING, "release"),
-        # The lease ended; the second when crashes or attempts are spent.
+        # The lease ended without a word from its worker.
         Move(Stage.RUNNING, Stage.WAITING, "lost"),
-        Move(Stage.RUNNING, Stage.FAILED, "lost"),
         # A cancel of a running task is first noted on its run and told by the
         # heartbeat; the worker (or the end of its lease) then ends it.
         Move(Stage.RUNNING, Stage.RUNNING, "cancel_request"),
         Move(Stage.RUNNING, Stage.CANCELLED, "cancel"),
         Move(Stage.WAITING, Stage.CANCELLED, "cancel"),
         Move(Stage.BLOCKED, Stage.CANCELLED, "cancel"),
-        Move(Stage.WAITING, Stage.EXPIRED, "expire"),
-        Move(Stage.BLOCKED, Stage.EXPIRED, "expire"),
         # No live worker serves its target; later one does again.
         Move(Stage.WAITING, Stage.BLOCKED, "park"),
         Move(Stage.BLOCKED, Stage.WAITING, "unpark"),
@@ -147,18 +142,13 @@ MOVES: Final = frozenset(
 )
 
 
-def parse_moves(line: str) -> frozenset[Move]:
-    """Read the text after `moves:` in a SQL header; `none` stands for no move.
+def parse_move(text: str) -> Move:
+    """Read what stands after `moves:` in a SQL header.
 
     Raises:
-        ValueError: The text is not of the form `stage -> stage (reason), …`.
+        ValueError: The text is not of the form `stage -> stage (reason)`.
     """
-    if line.strip() == "none":
-        return frozenset()
-    moves = set()
-    for part in line.split(","):
-        words = part.split()
-        if len(words) != 4 or words[1] != "->" or not (words[3].startswith("(") and words[3].endswith(")")):
-            raise ValueError(f"not a move: {part.strip()!r}; write for example: running -> waiting (retry)")
-        moves.add(Move(Stage(words[0]), Stage(words[2]), words[3][1:-1]))
-    return frozenset(moves)
+    words = text.split()
+    if len(words) != 4 or words[1] != "->" or not (words[3].startswith("(") and words[3].endswith(")")):
+        raise ValueError(f"not a move: {text!r}; write for example: running -> waiting (retry)")
+    return Move(Stage(words[0]), Stage(words[2]), words[3][1:-1])

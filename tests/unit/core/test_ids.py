@@ -2,14 +2,14 @@
 
 import itertools
 import threading
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from howdah.core.ids import IdMint, day_bounds, id_time, uuid7_floor
+from howdah.core.ids import IdMint, id_time, uuid7_floor
 
 NOW_MS = 1_790_000_000_123
 # Hypothesis takes its bounds without a zone and adds it.
@@ -100,9 +100,3 @@ def test_id_time_of_another_id_is_refused(task_id: UUID) -> None:
     """An id that is no UUIDv7, or lies past the year 9999, has no time."""
     with pytest.raises(ValueError, match=str(task_id)):
         id_time(task_id)
-
-
-def test_day_bounds_of_neighbours_meet() -> None:
-    """The end of a day's partition is the start of the next one."""
-    assert day_bounds(date(2026, 2, 28))[1] == day_bounds(date(2026, 3, 1))[0]
-    assert id_time(day_bounds(date(2026, 2, 28))[0]) == datetime(2026, 2, 28, tzinfo=UTC)

@@ -1,10 +1,13 @@
 """The table of moves."""
 
+from pathlib import Path
+
 import pytest
 
-from howdah.core.state import MOVES, BlockedBy, Move, Outcome, Priority, Stage, TaskState, parse_moves
+from howdah.core.state import MOVES, BlockedBy, Move, Outcome, Priority, Stage, TaskState, parse_move
 
-FINAL = {Stage.SUCCEEDED, Stage.FAILED, Stage.CANCELLED, Stage.EXPIRED}
+SQL = Path(__file__).parents[3] / "sql"
+FINAL = {Stage.SUCCEEDED, Stage.FAILED, Stage.CANCELLED}
 
 
 def test_moves_reach_every_stage_from_new() -> None:
@@ -33,29 +36,36 @@ def test_moves_spend_no_lease_without_a_claim() -> None:
     ]
 
 
-def test_parse_moves_reads_back_the_table() -> None:
-    """A header that lists all moves, as they print, is the table."""
-    assert parse_moves(", ".join(str(move) for move in MOVES)) == MOVES
+def test_parse_move_reads_back_every_move() -> None:
+    """Each move is read as it prints."""
+    assert {parse_move(str(move)) for move in MOVES} == MOVES
+    assert parse_move(" running -> waiting (retry)") == Move(Stage.RUNNING, Stage.WAITING, "retry")
 
 
-def test_parse_moves_reads_a_header_line() -> None:
-    """One move is written as the module's docstring shows; none stands for no move."""
-    assert parse_moves(" running -> waiting (retry)") == {Move(Stage.RUNNING, Stage.WAITING, "retry")}
-    assert parse_moves(" none ") == frozenset()
+def test_sql_headers_name_exactly_these_moves() -> None:
+    """What the SQL files say they do to a task is the table, no more and no less."""
+    found = {
+        parse_move(line.removeprefix("-- moves:"))
+        for path in SQL.rglob("*.sql")
+        for line in path.read_text().splitlines()
+        if line.startswith("-- moves:")
+    }
+
+    assert sorted(map(str, found)) == sorted(map(str, MOVES))
 
 
 @pytest.mark.parametrize(
-    "line", ["", "running waiting", "running -> waiting", "running -> asleep (nap)", "a -> b (c),"]
+    "line", ["", "running waiting", "running -> waiting", "running -> asleep (nap)", "running -> waiting retry"]
 )
-def test_parse_moves_with_another_text_is_refused(line: str) -> None:
+def test_parse_move_with_another_text_is_refused(line: str) -> None:
     """A header that is not understood fails rather than count as no move."""
     with pytest.raises(ValueError, match=r"not a (move|valid)"):
-        parse_moves(line)
+        parse_move(line)
 
 
 def test_final_states_are_the_final_stages() -> None:
-    """What clients see as final is what the database does not move from."""
-    assert {state.value for state in TaskState if state.is_final} == {stage.value for stage in FINAL}
+    """What clients see as final is what the database does not move from, and tasks that expire."""
+    assert {state.value for state in TaskState if state.is_final} == {stage.value for stage in FINAL} | {"expired"}
 
 
 def test_numbers_in_the_database_do_not_change() -> None:
