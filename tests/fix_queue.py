@@ -42,7 +42,7 @@ class Queue:
         self.connections.append(connection)
         return connection
 
-    async def run(self, name: str, conn: psycopg.AsyncConnection[Row] | None = None, **params: Any) -> list[Row]:
+    async def run(self, name: str, /, conn: psycopg.AsyncConnection[Row] | None = None, **params: Any) -> list[Row]:
         """Execute one of the query files and return its rows."""
         cursor = await (conn or self.admin).execute(load(name, "howdah"), params)
         return await cursor.fetchall() if cursor.description else []
