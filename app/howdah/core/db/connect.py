@@ -16,6 +16,7 @@ from its first statement on.
 
 from __future__ import annotations
 
+import contextlib
 import select
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -25,9 +26,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from howdah.core.db.dsn import connection_string
 from howdah.core.db.errors import translated
+from howdah.core.errors import ServerRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from howdah.core.settings import Settings
 
@@ -60,6 +62,12 @@ CHECKOUT_S: Final = 1.0
 _RECONNECT_S: Final = 2.0
 
 
+POOLER_REFUSAL: Final = (
+    "a transaction pooler is between Howdah and PostgreSQL; keep it in HOWDAH_DATABASE_URL if you like, "
+    "and set HOWDAH_DIRECT_URL to PostgreSQL itself"
+)
+
+
 class _Parameters(NamedTuple):
     conninfo: str
     prepare_threshold: int | None
@@ -77,9 +85,10 @@ async def connect(settings: Settings, process: str, *, purpose: Purpose) -> Conn
 
     Raises:
         DatabaseUnavailable: There was no connection within 5 s for each host.
+        ServerRefused: A pooler answers where PostgreSQL itself is needed.
     """
     parameters = _parameters(settings, process, purpose)
-    with translated():
+    with translated(), _pooler_refused():
         return await psycopg.AsyncConnection.connect(
             parameters.conninfo, autocommit=True, prepare_threshold=parameters.prepare_threshold
         )
@@ -90,9 +99,10 @@ def connect_sync(settings: Settings, process: str, *, purpose: Purpose) -> psyco
 
     Raises:
         DatabaseUnavailable: There was no connection within 5 s for each host.
+        ServerRefused: A pooler answers where PostgreSQL itself is needed.
     """
     parameters = _parameters(settings, process, purpose)
-    with translated():
+    with translated(), _pooler_refused():
         return psycopg.connect(parameters.conninfo, autocommit=True, prepare_threshold=parameters.prepare_threshold)
 
 
@@ -147,6 +157,17 @@ def _parameters(settings: Settings, process: str, purpose: Purpose) -> _Paramete
     if is_pooled:
         return _Parameters(conninfo, None)
     return _Parameters(conninfo, 0 if purpose == "hot" else 5)
+
+
+@contextlib.contextmanager
+def _pooler_refused() -> Iterator[None]:
+    """Say what to do when pgbouncer turns our session settings away; trying again would not help."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if "unsupported startup parameter: options" not in str(error):
+            raise
+        raise ServerRefused(POOLER_REFUSAL) from error
 
 
 async def _check(conn: Connection) -> None:

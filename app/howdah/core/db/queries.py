@@ -9,16 +9,12 @@ against 2.4 ms).
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 from howdah.core.db.sql_files import for_schema, sql_directory
 
-if TYPE_CHECKING:
-    from psycopg.abc import Query
-
 
 @cache
-def load(name: str, schema: str) -> Query:
+def load(name: str, schema: str) -> bytes:
     """Return a statement, ready to be executed with named parameters.
 
     Comment lines are left out, because psycopg would look for parameters in

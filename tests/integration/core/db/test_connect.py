@@ -93,6 +93,7 @@ async def test_connect_without_a_server_is_unavailable(tmp_path: Path) -> None:
         connect_sync(settings, "worker", purpose="hot")
 
 
+@pytest.mark.slow
 async def test_pool_fails_fast_and_recovers_by_itself(make_server: Callable[..., EmbeddedPostgres]) -> None:
     """While the server is away, a query is refused within 2 s; within 5 s of its return all connections serve again."""
     server = make_server()
