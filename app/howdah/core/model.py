@@ -1,0 +1,182 @@
+"""What modules hand each other about runs.
+
+Ids of tasks and lease tokens are 16 bytes here and instants microseconds since
+the year 2000, as they come from PostgreSQL (see `core.db.arrays`): a worker
+hands tens of thousands of them on each second and looks at few.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+Verdict: TypeAlias = Literal["held", "busy", "lost"]
+CancelMode: TypeAlias = Literal["soft", "hard"]
+
+
+class LeaseKey(NamedTuple):
+    """What identifies a lease."""
+
+    tenant_id: int
+    task_id: bytes
+    token: bytes
+
+
+class ClaimedRun(NamedTuple):
+    """A row of run/claim; the order of its fields is the statement's."""
+
+    tenant_id: int
+    task_id: bytes
+    queue_id: int
+    target_id: int
+    priority: int
+    claim_no: int
+    attempt: int
+    run_at: int
+    queued_at: int
+    timeout_s: float
+    deadline_at: int
+    has_task: bool
+    payload: bytes | None
+    http: bytes | None
+    tags: bytes | None
+    traceparent: str | None
+
+
+class Report(NamedTuple):
+    """How a run ended, as it is to be recorded.
+
+    Attributes:
+        tenant_id: With the next two: the lease.
+        task_id: 16 bytes.
+        token: 16 bytes.
+        outcome: succeeded, cancelled, failed, timed_out, lost or released.
+        result: JSON text, only of succeeded.
+        error: JSON text: type, message, traceback.
+        response_status: Of a callback's answer.
+        response_body: Of a callback's answer, cut.
+        duration_s: By the worker's monotonic clock; None if it never started.
+        retryable: Only of failed, timed_out and lost: another attempt may help.
+        retry_in_s: Delay asked for by the target.
+        counts_crash: Only of lost.
+    """
+
+    tenant_id: int
+    task_id: bytes
+    token: bytes
+    outcome: str
+    result: bytes | None
+    error: bytes | None
+    response_status: int | None
+    response_body: str | None
+    duration_s: float | None
+    retryable: bool
+    retry_in_s: float | None
+    counts_crash: bool
+
+    @property
+    def key(self) -> LeaseKey:
+        """The lease that this ends."""
+        return LeaseKey(self.tenant_id, self.task_id, self.token)
+
+
+class Rearmed(NamedTuple):
+    """A run that `run/fail` or `run/release` ended; the lane is set if it waits again.
+
+    Attributes:
+        key: The lease.
+        verdict: retry, dead, cancelled or released.
+        queue_id: Its queue.
+        priority: Its priority.
+        run_at: When it is due again; None if its task ended.
+    """
+
+    key: LeaseKey
+    verdict: str
+    queue_id: int
+    priority: int
+    run_at: int | None
+
+
+class Beat(NamedTuple):
+    """What a heartbeat said of one lease."""
+
+    key: LeaseKey
+    verdict: Verdict
+    cancel_mode: CancelMode | None
+
+
+class LaneKey(NamedTuple):
+    """A lane: the unit that a worker claims from."""
+
+    queue_id: int
+    priority: int
+
+
+class Offer(NamedTuple):
+    """A lane with how many runs a claim may take from it, and where it begins to look.
+
+    Attributes:
+        lane: The lane.
+        horizon_run_at: With `horizon_task_id`: nothing below it is claimable.
+        horizon_task_id: 16 bytes.
+        share: At least 1.
+    """
+
+    lane: LaneKey
+    horizon_run_at: int
+    horizon_task_id: bytes
+    share: int
+
+
+class Horizon(NamedTuple):
+    """Where to begin to look in a lane.
+
+    Attributes:
+        lane: The lane.
+        run_at: With `task_id`: nothing below it is claimable.
+        task_id: 16 bytes.
+    """
+
+    lane: LaneKey
+    run_at: int
+    task_id: bytes
+
+
+class Due(NamedTuple):
+    """When a lane's next run is due.
+
+    Attributes:
+        lane: The lane.
+        run_at: Of the first run at or above the lane's horizon.
+        wait_s: Until then; negative if it is due.
+    """
+
+    lane: LaneKey
+    run_at: int
+    wait_s: float
+
+
+class QueueRow(NamedTuple):
+    """A queue of the catalogue."""
+
+    id: int
+    tenant_id: int
+    tenant: str
+    name: str
+
+
+class TargetRow(NamedTuple):
+    """A target of the catalogue; tenant and handler are None for HTTP."""
+
+    id: int
+    tenant_id: int | None
+    handler: str | None
+    is_parked: bool
+
+
+class TenantSecret(NamedTuple):
+    """A tenant and the secret that signs its callbacks."""
+
+    id: int
+    name: str
+    secret: str

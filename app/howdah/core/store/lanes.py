@@ -1,0 +1,69 @@
+"""Lanes: which have work, and telling others about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from howdah.core import metrics
+from howdah.core.db.arrays import Instants, Int2s, Int4s, Uuids
+from howdah.core.db.errors import translated
+from howdah.core.db.queries import load
+from howdah.core.model import Due, LaneKey
+from howdah.core.wake import write_messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from howdah.core.db.connect import Connection
+    from howdah.core.model import Horizon
+    from howdah.core.wake import Word
+
+LANES_PER_PEEK_MAX: Final = 1_000
+
+
+class Lanes:
+    """The queries under `sql/queries/lane` that workers use."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the installation with this schema."""
+        self._peek = load("lane.peek", schema)
+        self._notify = load("lane.notify", schema)
+
+    async def peek(self, conn: Connection, lanes: Sequence[Horizon], target_ids: Sequence[int]) -> list[Due]:
+        """Return when the next run of each lane is due.
+
+        Args:
+            conn: Hot, autocommit, reading raw.
+            lanes: 1 to `LANES_PER_PEEK_MAX` lanes and from where on to look in each.
+            target_ids: Runs of other targets are passed by.
+
+        Returns:
+            One item for each lane in which a run waits, in no order.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters: dict[str, Any] = {
+            "queue_ids": Int4s([each.lane.queue_id for each in lanes]),
+            "priorities": Int2s([each.lane.priority for each in lanes]),
+            "horizon_run_ats": Instants([each.run_at for each in lanes]),
+            "horizon_task_ids": Uuids([each.task_id for each in lanes]),
+            "target_ids": Int4s(target_ids),
+        }
+        with translated():
+            cursor = await conn.cursor(binary=True).execute(self._peek, parameters)
+            return [Due(LaneKey(row[0], row[1]), row[2], row[3]) for row in await cursor.fetchall()]
+
+    async def notify(self, conn: Connection, words: Iterable[Word]) -> None:
+        """Tell the workers which lanes have work.
+
+        Call it after the transaction that changed the runs: NOTIFY takes a
+        database-wide lock at commit.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; polls will find the work.
+        """
+        with translated():
+            for message in write_messages(words):
+                await conn.execute(self._notify, {"words": message})
+                metrics.WAKEUPS.labels("sent").inc()

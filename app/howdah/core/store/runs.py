@@ -1,0 +1,194 @@
+"""Live runs: claim, heartbeat, finish, release.
+
+Connections are ours and read raw (`core.db.arrays.read_raw`). What both an
+asynchronous and a blocking connection must do (the event loop finishes, the
+keeper's thread steps in for it) comes as a `Statement` that either executes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Texts, Uuids
+from howdah.core.db.errors import translated
+from howdah.core.db.queries import load
+from howdah.core.model import Beat, ClaimedRun, LeaseKey, Rearmed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+    from psycopg.abc import Query
+
+    from howdah.core.db.connect import Connection
+    from howdah.core.model import Offer, Report
+
+    SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+    Statement: TypeAlias = tuple[Query, dict[str, Any]]
+
+# How far past its deadline a lease may reach: time to wait in a worker before it starts
+# (1 s at most), for a cancelled handler to clean up (5 s) and for the outcome to be recorded.
+GRACE_S: Final = 10.0
+
+
+class Runs:
+    """The queries under `sql/queries/run`."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the installation with this schema."""
+        self._claim = load("run.claim", schema)
+        self._find_claimed = load("run.find_claimed", schema)
+        self._complete = load("run.complete", schema)
+        self._fail = load("run.fail", schema)
+        self._release = load("run.release", schema)
+        self._find_recorded = load("run.find_recorded", schema)
+        self._heartbeat = load("run.heartbeat", schema)
+
+    async def claim(
+        self,
+        conn: Connection,
+        offers: Sequence[Offer],
+        target_ids: Sequence[int],
+        *,
+        worker_id: int,
+        lease_token: bytes,
+        lease_s: float,
+    ) -> list[tuple[Any, ...]]:
+        """Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody.
+
+        One statement, committed when this returns.
+
+        Args:
+            conn: Hot, autocommit, reading raw.
+            offers: 1 to 64 lanes.
+            target_ids: What the worker serves.
+            worker_id: Holder of the leases.
+            lease_token: 16 random bytes, new for each call; by them `find_claimed` finds the runs of a lost answer.
+            lease_s: Until the leases end unless renewed.
+
+        Returns:
+            Rows in the order of `ClaimedRun`'s fields, as plain tuples; in no order.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; whether runs were claimed is unknown.
+        """
+        parameters = {
+            "queue_ids": Int4s([offer.lane.queue_id for offer in offers]),
+            "priorities": Int2s([offer.lane.priority for offer in offers]),
+            "horizon_run_ats": Instants([offer.horizon_run_at for offer in offers]),
+            "horizon_task_ids": Uuids([offer.horizon_task_id for offer in offers]),
+            "shares": Int4s([offer.share for offer in offers]),
+            "target_ids": Int4s(target_ids),
+            "worker_id": worker_id,
+            "lease_token": lease_token,
+            "lease_s": lease_s,
+        }
+        return await _fetch(conn, (self._claim, parameters))
+
+    async def find_claimed(self, conn: Connection, lease_token: bytes, worker_id: int) -> list[tuple[Any, ...]]:
+        """Return the runs that a claim took whose answer was lost, as `claim` would have.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; ask again.
+        """
+        return await _fetch(conn, (self._find_claimed, {"lease_token": lease_token, "worker_id": worker_id}))
+
+    def complete(self, reports: Sequence[Report]) -> Statement:
+        """Record runs that succeeded or were cancelled: their rows leave, history is appended.
+
+        Returns rows (tenant_id, task_id, lease_token, queue_id, outcome) of the leases that were still held.
+        """
+        columns = list(zip(*reports, strict=True))
+        parameters = {
+            "tenant_ids": Int4s(columns[0]),
+            "task_ids": Uuids(columns[1]),
+            "lease_tokens": Uuids(columns[2]),
+            "outcomes": Texts(columns[3]),
+            "results": Texts(columns[4]),
+            "errors": Texts(columns[5]),
+            "response_statuses": Int2s(columns[6]),
+            "response_bodies": Texts(columns[7]),
+            "durations_s": Float4s(columns[8]),
+        }
+        return self._complete, parameters
+
+    def fail(self, reports: Sequence[Report]) -> Statement:
+        """Record attempts that failed, timed out or were lost: each is re-armed, or its task given up.
+
+        Returns rows for `rearmed` of the leases that were still held.
+        """
+        columns = list(zip(*reports, strict=True))
+        parameters = {
+            "tenant_ids": Int4s(columns[0]),
+            "task_ids": Uuids(columns[1]),
+            "lease_tokens": Uuids(columns[2]),
+            "outcomes": Texts(columns[3]),
+            "errors": Texts(columns[5]),
+            "response_statuses": Int2s(columns[6]),
+            "response_bodies": Texts(columns[7]),
+            "durations_s": Float4s(columns[8]),
+            "retryable": Bools(columns[9]),
+            "retry_ins_s": Float8s(columns[10]),
+            "counts_crash": Bools(columns[11]),
+        }
+        return self._fail, parameters
+
+    def release(self, keys: Sequence[LeaseKey]) -> Statement:
+        """Hand runs back; no attempt is spent.
+
+        Returns rows for `rearmed` of the leases that were still held.
+        """
+        return self._release, _lease_parameters(keys)
+
+    async def find_recorded(self, conn: Connection, keys: Sequence[LeaseKey]) -> dict[LeaseKey, str]:
+        """Return the outcome that history has for each of these leases, as far as it has one.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; ask again.
+        """
+        rows = await _fetch(conn, (self._find_recorded, _lease_parameters(keys)))
+        return {LeaseKey(row[0], row[1], row[2]): row[3] for row in rows}
+
+    def heartbeat(self, conn: SyncConnection, keys: Sequence[LeaseKey], lease_s: float) -> list[Beat]:
+        """Renew leases and learn what became of each run; never waits for a row lock.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; whether the leases were renewed is unknown.
+        """
+        parameters = {**_lease_parameters(keys), "lease_s": lease_s, "grace_s": GRACE_S}
+        rows = execute_sync(conn, (self._heartbeat, parameters))
+        return [Beat(LeaseKey(row[0], row[1], row[2]), row[3], row[4]) for row in rows]
+
+
+async def execute(conn: Connection, statement: Statement) -> tuple[int, list[tuple[Any, ...]]]:
+    """Execute a statement that the connection's reports went into.
+
+    Returns:
+        How many rows came back, and the rows themselves unless there are as many as leases were
+        reported: the usual case, in which nobody needs to look at them.
+
+    Raises:
+        DatabaseUnavailable: The connection is lost; whether it was recorded is unknown.
+        StorageUnavailable: The server has no room.
+    """
+    with translated():
+        cursor = await conn.cursor(binary=True).execute(*statement)
+        count = cursor.rowcount
+        is_plain = statement[1].keys() >= {"results"} and count == len(statement[1]["task_ids"])
+        return count, [] if is_plain else await cursor.fetchall()
+
+
+def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, ...]]:
+    """Execute a statement on a blocking connection and return its rows.
+
+    Raises:
+        DatabaseUnavailable: The connection is lost; whether it was recorded is unknown.
+        StorageUnavailable: The server has no room.
+    """
+    with translated():
+        return conn.cursor(binary=True).execute(*statement).fetchall()
+
+
+def rearmed(rows: Sequence[tuple[Any, ...]]) -> list[Rearmed]:
+    """Read the rows of `fail` and `release`."""
+    return [Rearmed(LeaseKey(row[0], row[1], row[2]), row[3], row[4], row[5], row[6]) for row in rows]

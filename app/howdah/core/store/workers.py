@@ -1,0 +1,94 @@
+"""Worker processes: their rows in `workers`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from howdah.core.db.errors import translated
+from howdah.core.db.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from howdah.core.db.connect import Connection
+
+    SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+
+class Workers:
+    """The queries under `sql/queries/worker` that workers use."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the installation with this schema."""
+        self._register = load("worker.register", schema)
+        self._heartbeat = load("worker.heartbeat", schema)
+        self._stop = load("worker.stop", schema)
+
+    async def register(
+        self,
+        conn: Connection,
+        *,
+        name: str,
+        host: str,
+        pid: int,
+        version: str,
+        queues: Sequence[str],
+        handlers: Sequence[str],
+        serves_http: bool,
+        concurrency: int,
+        lease_s: float,
+    ) -> int:
+        """Register a worker process under an identity of its own and return its id.
+
+        Args:
+            conn: Autocommit.
+            name: Unique over all time.
+            host: Host name.
+            pid: Process id on that host.
+            version: Version of Howdah.
+            queues: Names and patterns of the queues that it claims from.
+            handlers: Names of the handlers that it has.
+            serves_http: Whether it delivers callbacks.
+            concurrency: Runs that it executes at once.
+            lease_s: Seconds of its leases.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost. A row that was made all the same is silent for ever.
+        """
+        parameters = {
+            "name": name,
+            "host": host,
+            "pid": pid,
+            "version": version,
+            "queues": list(queues),
+            "handlers": list(handlers),
+            "serves_http": serves_http,
+            "concurrency": concurrency,
+            "lease_s": lease_s,
+        }
+        with translated():
+            cursor = await conn.execute(self._register, parameters)
+            row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def heartbeat(self, conn: SyncConnection, worker_id: int, *, is_stopping: bool) -> bool:
+        """Record a sign of life; False if the worker's row is gone.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            parameters = {"worker_id": worker_id, "is_stopping": is_stopping}
+            return conn.execute(self._heartbeat, parameters).fetchone() is not None
+
+    async def stop(self, conn: Connection, worker_id: int) -> None:
+        """Record that the worker stopped cleanly.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            await conn.execute(self._stop, {"worker_id": worker_id})
