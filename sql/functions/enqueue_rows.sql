@@ -4,7 +4,9 @@
 -- the payloads in the same order, so that each stays as it came, byte for byte. One row per item comes
 -- back: refused items carry an error "<code> <pointer> <what is allowed>" and store nothing; an item
 -- whose id exists already stores nothing and says created = false. Ids may be given by the caller
--- (UUIDv7 of the last hour), so that a repeat after a lost answer stores nothing twice.
+-- (UUIDv7 of the last hour), so that a repeat after a lost answer stores nothing twice. Of a created
+-- task, run_at is what its lane is ready from and due_at what its client asked for; timeout_s and
+-- max_attempts are those in force, from the task or its queue.
 --
 -- Unknown queues and targets with allowed names are made on first use by an earlier statement, so that
 -- the main one also sees those that somebody else made at the same moment.
@@ -12,7 +14,8 @@
 -- moves: new -> waiting (enqueue)
 CREATE OR REPLACE FUNCTION howdah.enqueue_rows(tenant_id integer, items json, payloads json[])
 RETURNS TABLE (
-    ordinal integer, id uuid, created boolean, error text, queue_id integer, priority smallint, run_at timestamptz
+    ordinal integer, id uuid, created boolean, error text, queue_id integer, priority smallint, run_at timestamptz,
+    due_at timestamptz, created_at timestamptz, timeout_s real, max_attempts integer
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -65,11 +68,13 @@ BEGIN
             i.ordinal, i.id, i.http, i.retry, i.tags, i.payload, i.timeout_s,
             i.traceparent #>> '{}' AS traceparent,
             q.id AS queue_id,
+            q.retry AS queue_retry,
             CASE WHEN i.http IS NULL THEN t.id ELSE 0 END AS target_id,
             CASE coalesce(i.priority #>> '{}', 'normal')
                 WHEN 'critical' THEN 3 WHEN 'high' THEN 2 WHEN 'normal' THEN 1 ELSE 0
             END::smallint AS priority,
             coalesce(i.run_at, now + make_interval(secs => coalesce(i.delay_s, 0))) AS run_at,
+            coalesce(i.timeout_s, q.timeout_s)::real AS timeout_in_force_s,
             CASE
                 WHEN i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
                 WHEN q.id IS NULL OR json_typeof(i.queue) <> 'string'
@@ -124,7 +129,13 @@ BEGIN
         FROM stored AS s
         RETURNING task_id, run_at
     )
-    SELECT c.ordinal, c.id, a.task_id IS NOT NULL, c.problem, c.queue_id, c.priority, a.run_at
+    SELECT
+        c.ordinal, c.id, a.task_id IS NOT NULL, c.problem, c.queue_id, c.priority, a.run_at,
+        c.run_at, now, c.timeout_in_force_s,
+        CASE
+            WHEN a.task_id IS NOT NULL
+                THEN (howdah.retry_policy(c.queue_retry, c.retry) ->> 'max_attempts')::numeric::integer
+        END
     FROM checked AS c
     LEFT JOIN armed AS a ON a.task_id = c.id
     ORDER BY c.ordinal;

@@ -1,30 +1,43 @@
-"""Tenants: the units of isolation."""
+"""Tenants: the unit of isolation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
-from howdah.core.model import TenantSecret
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from howdah.core.db.connect import Connection
 
 
+class Tenant(NamedTuple):
+    """A tenant with the secret that signs its callbacks."""
+
+    id: int
+    name: str
+    callback_secret: str
+    payload_bytes_max: int
+    created_at: datetime
+
+
 class Tenants:
-    """The queries under `sql/queries/tenant`."""
+    """The statements on `tenants`, each named as its query file."""
 
     def __init__(self, schema: str) -> None:
-        """Work on the installation with this schema."""
-        self._list_secrets = load("tenant.list_secrets", schema)
+        """Work on the tables of one schema."""
+        self._schema = schema
 
-    async def list_secrets(self, conn: Connection) -> list[TenantSecret]:
-        """Return every tenant with the secret that signs its callbacks.
+    async def create(self, conn: Connection, name: str) -> tuple[int, bool]:
+        """Make a tenant unless it exists; return its number and whether it is new."""
+        cursor = await conn.execute(load("tenant.create", self._schema), {"name": name})
+        row = await cursor.fetchone()
+        assert row is not None, "an upsert returns a row"
+        return row[0], row[2]
 
-        Raises:
-            DatabaseUnavailable: The connection is lost.
-        """
-        with translated():
-            cursor = await conn.execute(self._list_secrets)
-            return [TenantSecret(*row) for row in await cursor.fetchall()]
+    async def get(self, conn: Connection, tenant_id: int) -> Tenant | None:
+        """Return a tenant by its number."""
+        cursor = await conn.execute(load("tenant.get", self._schema), {"id": tenant_id}, binary=True)
+        row = await cursor.fetchone()
+        return None if row is None else Tenant._make(row)

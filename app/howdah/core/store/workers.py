@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     import psycopg
 
@@ -17,14 +18,35 @@ if TYPE_CHECKING:
     SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 
+class WorkerRow(NamedTuple):
+    """A worker process; `state` is live, stopping, stopped or silent."""
+
+    id: int
+    name: str
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    handlers: list[str]
+    serves_http: bool
+    concurrency: int
+    lease_s: float
+    started_at: datetime
+    heartbeat_at: datetime
+    stopping_at: datetime | None
+    stopped_at: datetime | None
+    state: str
+
+
 class Workers:
-    """The queries under `sql/queries/worker` that workers use."""
+    """The queries under `sql/queries/worker`."""
 
     def __init__(self, schema: str) -> None:
         """Work on the installation with this schema."""
         self._register = load("worker.register", schema)
         self._heartbeat = load("worker.heartbeat", schema)
         self._stop = load("worker.stop", schema)
+        self._page = load("worker.page", schema)
 
     async def register(
         self,
@@ -92,3 +114,14 @@ class Workers:
         """
         with translated():
             await conn.execute(self._stop, {"worker_id": worker_id})
+
+    async def page(self, conn: Connection, *, before_id: int, row_count: int) -> list[WorkerRow]:
+        """Return worker processes with ids below `before_id`, newest first.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {"before_id": before_id, "row_count": row_count}
+        with translated():
+            cursor = await conn.execute(self._page, parameters, binary=True)
+            return [WorkerRow._make(row) for row in await cursor.fetchall()]

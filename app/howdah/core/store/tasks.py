@@ -1,0 +1,226 @@
+"""Tasks as clients make, read and cancel them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+from psycopg.errors import LockNotAvailable
+from psycopg.rows import namedtuple_row
+
+from howdah.core.db.arrays import Texts
+from howdah.core.db.bisect import bisected
+from howdah.core.db.errors import translated
+from howdah.core.db.queries import load
+from howdah.core.ids import uuid7_floor
+from howdah.core.store.raw_json import raw_json_cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from howdah.core.db.connect import Connection
+
+# What a page looks at when a filter may pass most rows by.
+LOOK_ROWS_MAX: Final = 10_000
+# How far the time in an id that a SQL caller gave may be from the task's creation (see howdah.checked_id).
+_ID_AGE_MAX: Final = timedelta(hours=1)
+_ID_AHEAD_MAX: Final = timedelta(minutes=1)
+_ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+ID_MAX: Final = UUID(int=(1 << 128) - 1)
+ID_MIN: Final = UUID(int=0)
+
+
+class Draft(NamedTuple):
+    """A task that is to be stored.
+
+    `fields` is the JSON object of POST /v1/tasks with `id` and without `payload`;
+    `payload` is the payload's JSON text as it came, None if there is none.
+    """
+
+    fields: bytes
+    payload: bytes | None
+
+
+class Stored(NamedTuple):
+    """What became of a draft.
+
+    `error` is "<code> <pointer> <what is allowed>" for a draft that was refused.
+    `created` is false if it was refused, or if a task with its id existed already;
+    what follows `error` is set for created tasks only.
+    """
+
+    ordinal: int
+    id: UUID | None
+    created: bool
+    error: str | None
+    queue_id: int | None = None
+    priority: int | None = None
+    run_at: datetime | None = None
+    due_at: datetime | None = None
+    created_at: datetime | None = None
+    timeout_s: float | None = None
+    max_attempts: int | None = None
+
+
+class Filter(NamedTuple):
+    """Which tasks a list shows; None takes all."""
+
+    state: str | None = None
+    queue: str | None = None
+    handler: str | None = None
+    tag: tuple[str, str] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    @property
+    def passes_rows_by(self) -> bool:
+        """Whether a row may fail to fit."""
+        return any(part is not None for part in self)
+
+
+class Look(NamedTuple):
+    """What a page found: ids, newest first, and where the next page begins (None at the end of the list)."""
+
+    ids: list[UUID]
+    before: UUID | None
+
+
+_LIVE: Final = frozenset({"scheduled", "queued", "retrying", "blocked", "running", "awaiting_callback"})
+
+
+class Tasks:
+    """The statements on tasks, each named as its query file."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the tables of one schema."""
+        self._schema = schema
+
+    async def enqueue(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
+        """Store tasks of one tenant in one statement; refusals come back as rows.
+
+        Args:
+            conn: In autocommit mode they are committed when this returns.
+            tenant_id: Owner of all of them.
+            drafts: With ids, so that a repeat after a lost connection stores nothing twice.
+
+        Returns:
+            One row for each draft, in their order.
+
+        Raises:
+            psycopg.Error: Nothing was stored, or, if the connection was lost, it is not known whether.
+        """
+        parameters = {
+            "tenant_id": tenant_id,
+            "items": (b"[%b]" % b",".join([draft.fields for draft in drafts])).decode(),
+            "payloads": Texts([draft.payload for draft in drafts]),
+        }
+        cursor = conn.cursor(binary=True)
+        await cursor.execute(load("task.enqueue", self._schema), parameters)
+        return [Stored._make(row) for row in await cursor.fetchall()]
+
+    async def enqueue_each(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
+        """Store tasks as `enqueue` does, in a transaction; one that causes an error is refused alone.
+
+        Raises:
+            psycopg.Error: The connection is lost, or the server cannot store anything now.
+        """
+
+        async def attempt(part: Sequence[Draft]) -> list[Stored]:
+            return await self.enqueue(conn, tenant_id, part)
+
+        return await bisected(conn, drafts, attempt, _unstorable)
+
+    async def get(self, conn: Connection, tenant_id: int, task_id: UUID) -> Any | None:
+        """Return one task with everything a client may see, or None; a named tuple of the query's columns."""
+        cursor = raw_json_cursor(conn)
+        cursor.row_factory = namedtuple_row
+        await cursor.execute(load("task.get", self._schema), {"tenant_id": tenant_id, "id": task_id})
+        return await cursor.fetchone()
+
+    async def get_many(self, conn: Connection, tenant_id: int, ids: Sequence[UUID]) -> list[Any]:
+        """Return those of the tasks that exist, newest first, without payload and result."""
+        cursor = raw_json_cursor(conn)
+        cursor.row_factory = namedtuple_row
+        await cursor.execute(load("task.get_many", self._schema), {"tenant_id": tenant_id, "ids": list(ids)})
+        return await cursor.fetchall()
+
+    async def page(self, conn: Connection, tenant_id: int, wanted: Filter, *, before: UUID, row_count: int) -> Look:
+        """Find the next tasks of a list, newest first, looking at no more than `LOOK_ROWS_MAX` rows.
+
+        Args:
+            conn: Any.
+            tenant_id: Whose.
+            wanted: Which.
+            before: The last id of the page before, or `ID_MAX`.
+            row_count: Most ids to return.
+        """
+        look_max = LOOK_ROWS_MAX if wanted.passes_rows_by else row_count
+        low, high = _id_bounds(wanted)
+        parameters: dict[str, Any] = {
+            "tenant_id": tenant_id,
+            "before": min(before, high),
+            "from": low,
+            "queue": wanted.queue,
+            "handler": wanted.handler,
+            "tag_name": wanted.tag[0] if wanted.tag else None,
+            "tag_value": wanted.tag[1] if wanted.tag else None,
+            "created_after": wanted.created_after,
+            "created_before": wanted.created_before,
+            "look_max": look_max,
+            "row_count": row_count,
+        }
+        name = "task.page"
+        if wanted.state in _LIVE:
+            name, parameters["state"] = "task.page_live", wanted.state
+        elif wanted.state == "failed":
+            name = "task.page_failed"
+        elif wanted.state is not None:
+            name, parameters["outcome"] = "task.page_ended", wanted.state
+        cursor = conn.cursor(binary=True)
+        await cursor.execute(load(name, self._schema), parameters)
+        rows = await cursor.fetchall()
+        ids = [row[0] for row in rows if row[0] is not None]
+        _, look_count, look_end = rows[0]
+        if len(ids) == row_count:
+            return Look(ids, ids[-1])
+        return Look(ids, look_end if look_count == look_max else None)
+
+    async def runs(self, conn: Connection, tenant_id: int, task_id: UUID, *, after: int, row_count: int) -> list[Any]:
+        """Return the ended claims of a task above `after`, oldest first, and the live one last."""
+        cursor = raw_json_cursor(conn)
+        cursor.row_factory = namedtuple_row
+        parameters = {"tenant_id": tenant_id, "id": task_id, "after": after, "row_count": row_count}
+        await cursor.execute(load("task.runs", self._schema), parameters)
+        return await cursor.fetchall()
+
+    async def cancel(self, conn: Connection, tenant: str, task_id: UUID, mode: Literal["soft", "hard"]) -> str:
+        """Cancel a task and return its state after that: cancelled, or running while it is asked to stop.
+
+        Raises:
+            Refused: There is no such task (not_found), or it has ended (state_conflict).
+        """
+        parameters = {"tenant": tenant, "id": task_id, "mode": mode}
+        with translated():
+            cursor = await conn.execute(load("task.cancel", self._schema), parameters)
+            row = await cursor.fetchone()
+        assert row is not None, "a function call returns a row"
+        state: str = row[0]
+        return state
+
+
+def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
+    """Return the ids between which all tasks lie that were created between two instants."""
+    after, before = wanted.created_after, wanted.created_before
+    low = ID_MIN if after is None else uuid7_floor(max(after - _ID_AGE_MAX, _ID_EPOCH))
+    high = ID_MAX if before is None else uuid7_floor(max(before + _ID_AHEAD_MAX, _ID_EPOCH))
+    return low, high
+
+
+def _unstorable(draft: Draft, error: psycopg.Error) -> Stored:
+    if isinstance(error, LockNotAvailable):
+        # Another transaction is making the same queue or handler name.
+        return Stored(0, None, False, "storage_busy  the queue's name is being created by another transaction")
+    return Stored(0, None, False, f"internal_error  {error.sqlstate}")
