@@ -107,13 +107,19 @@ async def conn(database: str) -> AsyncIterator[psycopg.AsyncConnection]:
         yield connection
 
 
+@pytest.fixture(scope="session")
+def bin_dir(pytestconfig: pytest.Config) -> Path:
+    """Directory with the programs of the PostgreSQL under test."""
+    return _bin_dir(pytestconfig)
+
+
 @pytest.fixture
-def make_server(pytestconfig: pytest.Config, server_directory: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
+def make_server(bin_dir: Path, server_directory: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
     """Start embedded servers that a test may stop, kill and start again; the keywords are EmbeddedPostgres's."""
     with contextlib.ExitStack() as servers:
 
         def make(name: str = "server", **keywords: object) -> EmbeddedPostgres:
-            keywords = {"bin_dir": _bin_dir(pytestconfig), **keywords}
+            keywords = {"bin_dir": bin_dir, **keywords}
             return servers.enter_context(EmbeddedPostgres(server_directory / name, **keywords))  # type: ignore[arg-type]
 
         yield make

@@ -65,12 +65,6 @@ def kill(server: EmbeddedPostgres) -> int:
     return pid
 
 
-@pytest.fixture
-def bin_dir(pytestconfig: pytest.Config) -> Path:
-    """Binaries of the version under test."""
-    return find_binaries(cluster_major=pytestconfig.getoption("--pg"), chosen=None).bin_dir
-
-
 @contextlib.contextmanager
 def holding(directory: Path, bin_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """Run another process that starts the server, and stops it at the end of the block."""

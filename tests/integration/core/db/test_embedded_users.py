@@ -15,7 +15,6 @@ import psycopg
 import pytest
 
 from howdah.core.db.embedded import EmbeddedPostgres
-from howdah.core.db.embedded.binaries import find_binaries
 from howdah.core.db.embedded.places import SYSTEM_HOME
 from howdah.core.errors import EmbeddedUnavailable
 
@@ -49,12 +48,6 @@ def report(prefix: list[str], directory: Path, bin_dir: Path) -> dict[str, Any]:
 def modes(directory: Path) -> dict[Path, int]:
     """Return the modes of a directory and of all above it."""
     return {each: each.stat().st_mode for each in (directory, *directory.parents)}
-
-
-@pytest.fixture
-def bin_dir(pytestconfig: pytest.Config) -> Path:
-    """Binaries of the version under test."""
-    return find_binaries(cluster_major=pytestconfig.getoption("--pg"), chosen=None).bin_dir
 
 
 @pytest.fixture
