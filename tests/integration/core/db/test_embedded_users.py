@@ -129,15 +129,29 @@ def test_root_without_right_to_change_user_is_told_so(server_directory: Path, bi
     assert "CAP_SETUID" in refusal
 
 
+def without_account(directory: Path) -> list[str]:
+    """Return a prefix under which the system user does not exist, whatever becomes of this machine's /etc."""
+    script = 'cp -a /etc "$0" && sed -i /^howdah:/d "$0/passwd" "$0/group" && mount --bind "$0" /etc && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, str(directory / "etc")]
+
+
 @pytest.mark.system("root", "unshare", "useradd")
 def test_created_system_user_is_announced_first(server_directory: Path, bin_dir: Path) -> None:
-    """Where root has to make the system user, the first notice says so; where it exists, none does."""
-    # In a mount namespace with an /etc of its own, so that this machine's accounts stay as they are.
-    private_etc = 'cp -a /etc "$0" && sed -i /^howdah:/d "$0/passwd" "$0/group" && mount --bind "$0" /etc && exec "$@"'
-    prefix = ["unshare", "--mount", "sh", "-c", private_etc, str(server_directory / "etc")]
-    told = report(prefix, server_directory / "pg", bin_dir)
+    """Where root has to make the system user, the first notice says so."""
+    told = report(without_account(server_directory), server_directory / "pg", bin_dir)
 
     assert told["notices"] == ["created the system user howdah (PostgreSQL refuses to run as root)"]
+
+
+@pytest.mark.system("root", "unshare")
+def test_nobody_stands_in_where_no_user_can_be_created(server_directory: Path, bin_dir: Path) -> None:
+    """On an image without useradd and adduser the server runs as nobody, and that is said."""
+    # They live in /usr/sbin.
+    prefix = [*without_account(server_directory), "env", "PATH=/usr/bin"]
+    told = report(prefix, server_directory / "pg", bin_dir)
+
+    assert told["uid"] == pwd.getpwnam("nobody").pw_uid
+    assert "runs as the user nobody" in told["notices"][0]
 
 
 @pytest.mark.system("root")
