@@ -130,7 +130,7 @@ def test_root_without_right_to_change_user_is_told_so(server_directory: Path, bi
 
 
 def without_account(directory: Path) -> list[str]:
-    """Return a prefix under which the system user does not exist, whatever becomes of this machine's /etc."""
+    """Return a prefix under which the system user does not exist; this machine keeps its own /etc."""
     script = 'cp -a /etc "$0" && sed -i /^howdah:/d "$0/passwd" "$0/group" && mount --bind "$0" /etc && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, str(directory / "etc")]
 
