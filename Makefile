@@ -9,7 +9,7 @@ ARGS ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 
-.PHONY: help setup fmt lint type imports check test test-db test-all migrate run-api run-worker run-scheduler lock dist clean
+.PHONY: help setup fmt lint type imports check test test-db test-all migrate run-api run-worker run-scheduler bench lock dist clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ run-worker: setup ## Run one worker process on HOWDAH_DATABASE_URL
 
 run-scheduler: setup ## Run one scheduler process on HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah scheduler
+
+bench: setup ## Measure drain, latency and idle cost, beside bare SQL
+	for name in drain latency idle; do .venv/bin/python bench/$$name.py || exit; done
 
 lock: ## Pin the newest allowed requirements (needs uv)
 	$(UV_COMPILE) --upgrade pyproject.toml -o requirements.lock
