@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-pytest_plugins = ["tests.fix_callback", "tests.fix_db", "tests.fix_hostile", "tests.fix_queue", "tests.fix_fleet", "tests.fix_pooler"]
+pytest_plugins = ["tests.fix_callback", "tests.fix_chores", "tests.fix_db", "tests.fix_hostile", "tests.fix_queue", "tests.fix_fleet", "tests.fix_pooler"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -186,7 +186,7 @@ def check_url(url: str, policy: AddressPolicy, pointer: str = "/http/url") -> Ca
     scheme: Literal["http", "https"] = "https" if match["scheme"].lower() == "https" else "http"
     port = int(match["port"]) if match["port"] else {"http": 80, "https": 443}[scheme]
     if not _is_open(port):
-        return Refused("validation", pointer, f"port {port} is not open to callbacks; use 80, 443 or one above 1023")
+        return Refused("validation", pointer, f"must not have the port {port}; 80, 443 and most above 1023 are open")
     host, fault = _check_host(match["host"].lower(), policy)
     if fault is not None:
         code, detail = fault

@@ -1,4 +1,4 @@
-"""Which headers a client may add to its callback.
+"""Which method and headers a client may give its callback.
 
 Names that frame the message, that say who sent it, or that another part of the
 request decides are reserved. The rule is applied when a task is created and
@@ -11,9 +11,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from howdah.core.errors import Refused
+from howdah.core.pointer import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"})
 
 HEADER_COUNT_MAX: Final = 64
 HEADER_NAME_LENGTH_MAX: Final = 128
@@ -67,7 +70,7 @@ def check_headers(headers: Mapping[str, str], pointer: str = "/http/headers") ->
         if fault is None and name.lower() in seen:
             fault = "is given twice, in different letter case"
         if fault is not None:
-            found.append(Refused("validation", f"{pointer}/{_escaped(name)}", fault))
+            found.append(Refused("validation", f"{pointer}/{escape(name)}", fault))
         seen.add(name.lower())
     # 4 for the colon, the space and the line's end.
     if sum(len(name) + len(value) + 4 for name, value in headers.items()) > HEADERS_LENGTH_MAX:
@@ -84,8 +87,3 @@ def _fault(name: str, value: str) -> str | None:
     if not _VALUE.fullmatch(value):
         return "must be printable ASCII, without line breaks and without white space at either end"
     return None
-
-
-def _escaped(name: str) -> str:
-    """Return a name as one reference token of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
