@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,11 @@ async def effect(payload: dict[str, float], ctx: howdah.Context) -> None:
     await asyncio.sleep(payload["s"])
     async with ctx.transaction() as conn:
         await conn.execute("INSERT INTO effects (task_id, claim_no) VALUES (%s, %s)", [ctx.task_id, ctx.claim_no])
+
+
+@howdah.handler("chaos.die")
+async def die(payload: Any, ctx: howdah.Context) -> None:
+    """Kill the worker at the end of the first attempt, before the outcome can be recorded."""
+    note("start", ctx)
+    if ctx.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
