@@ -230,7 +230,7 @@ async def test_workers_live_shows_processes_that_still_beat(queue: Queue) -> Non
 
 async def test_chores_show_what_is_overdue_and_why(queue: Queue) -> None:
     """A chore that fails is overdue from its planned time on and shows its last error."""
-    await queue.run("maintenance.fail", chore="sweep", next_in_s=5.0, error="out of luck")
+    await queue.run("maintenance.fail", chore="sweep", retry_s=5.0, retry_s_max=5.0, error="out of luck")
     await queue.run("maintenance.finish", chore="rescue", next_in_s=60.0, cost_s=0.1, state=None)
     await queue.sql("SET howdah.clock_offset = '15 seconds'")
     chores = {row["chore"]: row for row in await queue.sql("SELECT * FROM howdah.chores")}

@@ -3,8 +3,6 @@
 -- params: hold_s: seconds from now.
 -- locks: the rescue chore's row.
 UPDATE howdah.maintenance AS m
-SET hold_until = howdah.now() + make_interval(secs => %(hold_s)b::double precision),
-    next_at = howdah.now() + make_interval(secs => %(hold_s)b::double precision),
-    last_good_at = howdah.now()
+SET hold_until = howdah.now() + make_interval(secs => %(hold_s)b::double precision)
 WHERE m.chore = 'rescue'
 RETURNING m.hold_until

@@ -1,10 +1,14 @@
 -- Release parked runs of one lane whose target is served again.
--- params: queue_id; priority; target_ids: the served ones.
--- returns: queue_id, priority, run_at of each run that became claimable; at most 1,000 are looked at.
+-- params: queue_id; priority; target_ids: the served ones; after_task_id: the last run seen in this lane
+--   (the zero UUID from the start).
+-- returns: at most 1,000 runs, by task_id: task_id; is_released: false if its row is locked now (ask again);
+--   run_at: when it may be claimed, NULL if it is locked or something else blocks it too.
 -- moves: blocked -> waiting (unpark)
--- locks: runs, SKIP LOCKED.
+-- locks: runs by task_id, SKIP LOCKED.
 -- index: runs_ready_idx
--- run_at becomes now (or the later due_at), so that the run lies above every worker's horizon.
+-- run_at becomes now (or the later due_at), so that the run lies above every worker's horizon. Going on
+-- behind the last run seen keeps a lane in which many other runs stay parked from being walked again for
+-- each page. Rows that are locked are reported: forgotten, they would stay parked for ever.
 WITH parked AS MATERIALIZED (
     SELECT r.tenant_id, r.task_id
     FROM howdah.runs AS r
@@ -12,14 +16,32 @@ WITH parked AS MATERIALIZED (
         AND r.priority = %(priority)b::smallint
         AND r.lease_token IS NULL
         AND r.run_at = 'infinity'
+        AND r.task_id > %(after_task_id)b::uuid
         AND r.blocked_by & 8 <> 0
         AND r.target_id = ANY (%(target_ids)b::integer[])
+    ORDER BY r.task_id
     LIMIT 1000
+),
+held AS MATERIALIZED (
+    SELECT r.tenant_id, r.task_id
+    FROM parked AS p
+    JOIN howdah.runs AS r ON r.tenant_id = p.tenant_id AND r.task_id = p.task_id
+    WHERE r.blocked_by & 8 <> 0
+    ORDER BY r.task_id
     FOR UPDATE OF r SKIP LOCKED
+),
+released AS (
+    UPDATE howdah.runs AS r
+    SET blocked_by = r.blocked_by & ~8,
+        run_at = CASE WHEN r.blocked_by & ~8 = 0 THEN greatest(r.due_at, howdah.now()) ELSE 'infinity' END
+    FROM held
+    WHERE r.tenant_id = held.tenant_id AND r.task_id = held.task_id
+    RETURNING r.tenant_id, r.task_id, r.run_at
 )
-UPDATE howdah.runs AS r
-SET blocked_by = r.blocked_by & ~8,
-    run_at = CASE WHEN r.blocked_by & ~8 = 0 THEN greatest(r.due_at, howdah.now()) ELSE 'infinity' END
-FROM parked
-WHERE r.tenant_id = parked.tenant_id AND r.task_id = parked.task_id
-RETURNING r.queue_id, r.priority, r.run_at
+SELECT
+    p.task_id,
+    r.task_id IS NOT NULL AS is_released,
+    CASE WHEN isfinite(r.run_at) THEN r.run_at END AS run_at
+FROM parked AS p
+LEFT JOIN released AS r ON r.tenant_id = p.tenant_id AND r.task_id = p.task_id
+ORDER BY p.task_id

@@ -1,0 +1,133 @@
+"""Runs whose lease has run out: what the rescue chore does with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import psycopg
+
+from howdah.core.db.bisect import concerns_all
+from howdah.core.db.errors import is_missing_partition
+from howdah.core.db.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from howdah.core.db.connect import Connection
+
+# The LIMIT of run/lock_expired: a page that is shorter was the last.
+PAGE_RUNS: Final = 500
+
+
+class ExpiredRun(NamedTuple):
+    """A run, locked by this transaction, whose worker let its lease run out."""
+
+    tenant_id: int
+    task_id: UUID
+    lease_token: UUID
+    counts_crash: bool
+
+
+class Rescued(NamedTuple):
+    """What became of an expired run."""
+
+    tenant_id: int
+    task_id: UUID
+    lease_token: UUID
+    verdict: str
+    """`retry`, `dead` or `cancelled`."""
+    queue_id: int
+    priority: int
+    run_at: datetime | None
+    """When it may be claimed again, if it is retried."""
+
+
+class Unrescued(NamedTuple):
+    """An expired run that could not be ended, and why."""
+
+    run: ExpiredRun
+    reason: str
+
+
+class ExpiredRuns:
+    """The statements of rescue."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the tables of one schema."""
+        self._schema = schema
+
+    async def lock(self, conn: Connection, hold_until: datetime | None) -> list[ExpiredRun]:
+        """Lock a page of runs whose lease has ended, oldest first.
+
+        Args:
+            conn: Inside a transaction, which then ends the runs.
+            hold_until: Leases that ended before it count no crash.
+
+        Returns:
+            0 to `PAGE_RUNS` runs; those that another transaction has locked are passed by.
+        """
+        cursor = await conn.execute(load("run.lock_expired", self._schema), {"hold_until": hold_until})
+        return [ExpiredRun(*row) for row in await cursor.fetchall()]
+
+    async def fail(
+        self, conn: Connection, runs: Sequence[ExpiredRun], error: str
+    ) -> tuple[list[Rescued], list[Unrescued]]:
+        """End the attempts of locked runs as lost; one that cannot be ended keeps no other from it.
+
+        Args:
+            conn: In the transaction that locked them.
+            runs: At least one.
+            error: JSON object to record with each attempt.
+
+        Returns:
+            What became of the runs, and those that could not be ended.
+
+        Raises:
+            psycopg.Error: The error concerns all: a lost connection, a full disk.
+        """
+        try:
+            async with conn.transaction():
+                rescued = await self._fail(conn, runs, error)
+        except psycopg.Error as refusal:
+            # A missing partition is the fault of single runs here: those of its day.
+            if concerns_all(refusal) and not is_missing_partition(refusal):
+                raise
+            if len(runs) == 1:
+                return [], [Unrescued(runs[0], str(refusal))]
+        else:
+            ended = {(run.tenant_id, run.task_id) for run in rescued}
+            left = [run for run in runs if (run.tenant_id, run.task_id) not in ended]
+            return rescued, [Unrescued(run, "its queue is gone") for run in left]
+        middle = len(runs) // 2
+        first, second = await self.fail(conn, runs[:middle], error), await self.fail(conn, runs[middle:], error)
+        return first[0] + second[0], first[1] + second[1]
+
+    async def _fail(self, conn: Connection, runs: Sequence[ExpiredRun], error: str) -> list[Rescued]:
+        count = len(runs)
+        nothing = [None] * count
+        parameters = {
+            "tenant_ids": [run.tenant_id for run in runs],
+            "task_ids": [run.task_id for run in runs],
+            "lease_tokens": [run.lease_token for run in runs],
+            "outcomes": ["lost"] * count,
+            "retryable": [True] * count,
+            "retry_ins_s": nothing,
+            "counts_crash": [run.counts_crash for run in runs],
+            "errors": [error] * count,
+            "response_statuses": nothing,
+            "response_bodies": nothing,
+            "durations_s": nothing,
+        }
+        cursor = await conn.execute(load("run.fail", self._schema), parameters)
+        return [Rescued(*row) for row in await cursor.fetchall()]
+
+    async def defer(self, conn: Connection, runs: Sequence[ExpiredRun], defer_s: float) -> None:
+        """Put off the rescue of locked runs by `defer_s` seconds; whoever holds them may still end them."""
+        parameters = {
+            "tenant_ids": [run.tenant_id for run in runs],
+            "task_ids": [run.task_id for run in runs],
+            "defer_s": defer_s,
+        }
+        await conn.execute(load("run.defer", self._schema), parameters)

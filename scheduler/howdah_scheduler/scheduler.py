@@ -1,0 +1,82 @@
+"""The scheduler process: which chores it looks after, and over which connections.
+
+Rescue has a connection of its own, for everything else can wait for a while and
+lost runs cannot. Retention has one because a step of it may take minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from howdah.core.backoff import pause, retry_forever
+from howdah.core.db.connect import connect
+from howdah.core.db.errors import translated
+from howdah.core.db.schema_version import check_schema
+from howdah.core.service import leave, run
+from howdah.core.supervisor import Supervisor
+from howdah_scheduler.chore import ChoreLoop
+from howdah_scheduler.rescue import Rescue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from howdah.core.db.connect import Purpose
+    from howdah.core.service import Service
+    from howdah.core.settings import Settings
+    from howdah_scheduler.chore import Chore
+
+PROCESS: Final = "scheduler"
+
+_logger = logging.getLogger(__name__)
+
+
+def main(settings: Settings) -> NoReturn:
+    """Run a scheduler until it is told to stop, and end the process with its exit code."""
+    leave(run(work, settings, PROCESS))
+
+
+async def work(service: Service) -> None:
+    """Look after all chores until the service is to stop.
+
+    Raises:
+        StartRefused: The schema or the server does not fit.
+        LoopFailed: A loop crashed again and again.
+    """
+    settings = service.settings
+    await retry_forever(functools.partial(_check, settings), "start", service.stopping)
+    supervisor = Supervisor(service.stopping)
+    service.readiness.add("loops", supervisor.fault)
+    for name, purpose, chores in _loops(settings):
+        supervisor.add(name, ChoreLoop(settings, service.stopping, purpose, chores).run)
+    running = asyncio.create_task(supervisor.run())
+    canceller = asyncio.create_task(_cancel_late(running, service))
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not service.stopping.is_set():
+            raise
+        _logger.warning("chores_interrupted")
+    finally:
+        canceller.cancel()
+
+
+async def _check(settings: Settings) -> None:
+    async with await connect(settings, PROCESS, purpose="direct") as conn:
+        with translated():
+            await check_schema(conn, settings.schema)
+
+
+async def _cancel_late(running: asyncio.Task[None], service: Service) -> None:
+    """Interrupt chores that outlast the time for draining; each may be interrupted anywhere."""
+    await service.stopping.wait()
+    await pause(service.stopping_fast, service.settings.drain_s)
+    running.cancel()
+
+
+def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
+    return [
+        ("rescue", "hot", [Rescue(settings.schema)]),
+    ]
