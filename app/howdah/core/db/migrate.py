@@ -80,11 +80,14 @@ def migrate(
     try:
         with psycopg.connect(connection_string(url, "migrate"), autocommit=True, prepare_threshold=None) as conn:
             conn.add_notice_handler(_log_notice)
+            # With "$user" in it, a role named like the schema would give unqualified names another meaning.
             conn.execute("SET search_path = ''")
-            with _only_migrator(conn, schema):
-                return _Migrator(conn, schema).run(directory, phase)
-    except psycopg.OperationalError as failure:
-        raise DatabaseUnavailable(str(failure).strip()) from failure
+            _take_lock(conn, schema)
+            return _Migrator(conn, schema).run(directory, phase)
+    except psycopg.Error as failure:
+        if is_disconnect(failure):
+            raise DatabaseUnavailable(str(failure).strip()) from failure
+        raise MigrationFailed("migrate", str(failure).strip()) from failure
 
 
 class _Migrator:
@@ -119,13 +122,13 @@ class _Migrator:
             if self._missing("to_regclass", f"{self._schema}.migrations"):
                 self._conn.execute(self._statement((sql_directory() / "ledger.sql").read_text()))
 
-        self._transaction("ledger.sql", make)
+        self._transaction("ledger.sql", STATEMENT_TIMEOUT_S, make)
 
     def _apply_migrations(self, pending: Sequence[Migration]) -> list[str]:
         for each in pending:
             started = time.monotonic()
             if each.in_transaction:
-                self._transaction(each.name, partial(self._apply, each, each.is_breaking))
+                self._transaction(each.name, STATEMENT_TIMEOUT_S, partial(self._apply, each, each.is_breaking))
             else:
                 self._apply_alone(each)
             duration_s = time.monotonic() - started
@@ -166,7 +169,7 @@ class _Migrator:
                 with _reported(each.name):
                     self._apply(each, is_breaking=False)
 
-        self._transaction(due[0].name, apply, HARMLESS_TIMEOUT_S)
+        self._transaction(due[0].name, HARMLESS_TIMEOUT_S, apply)
         return [each.name for each in changed]
 
     def _apply(self, file: Migration | Repeatable, is_breaking: bool) -> None:
@@ -183,11 +186,9 @@ class _Migrator:
 
     def _make_partitions(self) -> None:
         make = self._statement("SELECT howdah.make_partitions(%s)")
-        self._transaction("make_partitions", lambda: self._conn.execute(make, [DAYS_AHEAD]), HARMLESS_TIMEOUT_S)
+        self._transaction("make_partitions", HARMLESS_TIMEOUT_S, lambda: self._conn.execute(make, [DAYS_AHEAD]))
 
-    def _transaction(
-        self, step: str, body: Callable[[], object], statement_timeout_s: float = STATEMENT_TIMEOUT_S
-    ) -> None:
+    def _transaction(self, step: str, statement_timeout_s: float, body: Callable[[], object]) -> None:
         """Run `body` in a transaction, again while it does not get its locks."""
         for attempt in range(1, LOCK_ATTEMPTS + 1):
             try:
@@ -229,9 +230,8 @@ def _refuse_edited(migrations: Sequence[Migration], ledger: Mapping[str, Applied
             raise SchemaRefused(f"{each.name} was edited after it was applied; restore it and write a new file instead")
 
 
-@contextlib.contextmanager
-def _only_migrator(conn: psycopg.Connection[Any], schema: str) -> Iterator[None]:
-    """Hold the lock of this schema's migrators, waiting for it up to `MIGRATOR_WAIT_S`.
+def _take_lock(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Take the lock of this schema's migrators, which the session holds until it ends.
 
     It is polled: a session that waits inside pg_advisory_lock() holds a snapshot, for
     which CREATE INDEX CONCURRENTLY of the holder waits in turn, and one of them is killed.
@@ -242,12 +242,6 @@ def _only_migrator(conn: psycopg.Connection[Any], schema: str) -> Iterator[None]
         if time.monotonic() > deadline:
             raise MigrationFailed("migrate", f"another migrator has been at work for {MIGRATOR_WAIT_S:g} s")
         time.sleep(_POLL_S)
-    try:
-        yield
-    finally:
-        # A lost connection has given the lock up by itself.
-        if not conn.closed:
-            conn.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
 @contextlib.contextmanager
