@@ -40,8 +40,8 @@ _REFUSED_CODES: Final = {
     "JQ409": "state_conflict",
 }
 
-# Two transactions that meet again in step would fail again in step: measured for
-# nothing, chosen so that five attempts spread over about a third of a second.
+# Two transactions that repeat in step would fail again in step, so the pauses vary.
+# Chosen: five attempts within about a third of a second.
 ATTEMPTS: Final = 5
 _PAUSE_S: Final = 0.02
 
