@@ -31,9 +31,7 @@ BEGIN
         (
             '[{"queue": ' || coalesce(to_json(queue)::text, 'null')
             || coalesce(', "handler": ' || to_json(handler)::text, '')
-            || coalesce(', "run_at": ' || to_json(
-                to_char(run_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-            )::text, '')
+            || coalesce(', "run_at": ' || to_json(run_at)::text, '')
             || coalesce(', "payload": ' || payload::text, '')
             || coalesce(', ' || rest, '}') || ']'
         )::json

@@ -1,12 +1,12 @@
 -- The one implementation of enqueue: check and store a batch of tasks of one tenant, as a set.
 --
 -- items is a JSON array of tasks with the fields of POST /v1/tasks, payload left out; payloads holds
--- the payloads in the same order, so that each stays as it came, byte for byte. One row per item comes
--- back: refused items carry an error "<code> <pointer> <what is allowed>" and store nothing; an item
--- whose id exists already stores nothing and says created = false. Ids may be given by the caller
--- (UUIDv7 of the last hour), so that a repeat after a lost answer stores nothing twice. Of a created
--- task, run_at is what its lane is ready from and due_at what its client asked for; timeout_s and
--- max_attempts are those in force, from the task or its queue.
+-- the payloads in the same order, so that each stays as it came, byte for byte; JSON null is none. One
+-- row per item comes back: refused items carry an error "<code> <pointer> <what is allowed>" and store no
+-- task; an item whose id exists already, perhaps from earlier in the batch, stores nothing and says
+-- created = false. Ids may be given by the caller (UUIDv7 of the last hour), so that a repeat after a lost
+-- answer stores nothing twice. Of a created task, run_at is what its lane is ready from and due_at what
+-- its client asked for; timeout_s and max_attempts are those in force, from the task or its queue.
 --
 -- Unknown queues and targets with allowed names are made on first use by an earlier statement, so that
 -- the main one also sees those that somebody else made at the same moment.
@@ -31,10 +31,15 @@ BEGIN
     SELECT t.payload_bytes_max INTO bytes_max FROM howdah.tenants AS t WHERE t.id = tenant;
 
     SELECT
-        array_agg(DISTINCT i.queue ORDER BY i.queue) FILTER (WHERE q.id IS NULL),
-        array_agg(DISTINCT i.handler ORDER BY i.handler) FILTER (WHERE t.id IS NULL)
+        array_agg(DISTINCT i.queue ORDER BY i.queue) FILTER (WHERE i.queue IS NOT NULL AND q.id IS NULL),
+        array_agg(DISTINCT i.handler ORDER BY i.handler) FILTER (WHERE i.handler IS NOT NULL AND t.id IS NULL)
     INTO queues, handlers
-    FROM (SELECT DISTINCT x.queue, x.handler FROM json_to_recordset(items) AS x (queue text, handler text)) AS i
+    FROM (
+        SELECT DISTINCT
+            CASE WHEN json_typeof(x.queue) = 'string' THEN x.queue #>> '{}' END AS queue,
+            CASE WHEN json_typeof(x.handler) = 'string' THEN x.handler #>> '{}' END AS handler
+        FROM json_to_recordset(items) AS x (queue json, handler json)
+    ) AS i
     LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
     LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler;
     IF queues IS NOT NULL OR handlers IS NOT NULL THEN
@@ -53,7 +58,7 @@ BEGIN
             CASE WHEN json_typeof(x.run_at) = 'string' THEN howdah.instant(x.run_at #>> '{}') END AS run_at,
             CASE WHEN json_typeof(x.delay) = 'string' THEN howdah.duration_s(x.delay #>> '{}') END AS delay_s,
             CASE WHEN json_typeof(x.timeout) = 'string' THEN howdah.duration_s(x.timeout #>> '{}') END AS timeout_s,
-            payloads[x.ordinal] AS payload
+            CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
         FROM ROWS FROM (
             json_to_recordset(items) AS (
                 id text, queue json, handler json, priority json, http jsonb, retry jsonb, tags jsonb,
@@ -73,7 +78,7 @@ BEGIN
             CASE coalesce(i.priority #>> '{}', 'normal')
                 WHEN 'critical' THEN 3 WHEN 'high' THEN 2 WHEN 'normal' THEN 1 ELSE 0
             END::smallint AS priority,
-            coalesce(i.run_at, now + make_interval(secs => coalesce(i.delay_s, 0))) AS run_at,
+            coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS run_at,
             coalesce(i.timeout_s, q.timeout_s)::real AS timeout_in_force_s,
             CASE
                 WHEN i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
@@ -130,7 +135,10 @@ BEGIN
         RETURNING task_id, run_at
     )
     SELECT
-        c.ordinal, c.id, a.task_id IS NOT NULL, c.problem, c.queue_id, c.priority, a.run_at,
+        c.ordinal,
+        c.id,
+        a.task_id IS NOT NULL AND row_number() OVER (PARTITION BY c.id, c.problem ORDER BY c.ordinal) = 1,
+        c.problem, c.queue_id, c.priority, a.run_at,
         c.run_at, now, c.timeout_in_force_s,
         CASE
             WHEN a.task_id IS NOT NULL

@@ -1,5 +1,5 @@
 -- The instant of an RFC 3339 timestamp with its offset; NULL for anything else, also for dates that do
--- not exist.
+-- not exist and offsets that no place has (PostgreSQL takes less than 16 hours).
 CREATE OR REPLACE FUNCTION howdah.instant(written text)
 RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -12,7 +12,7 @@ BEGIN
     END IF;
     RETURN written::timestamptz;
 EXCEPTION
-    WHEN datetime_field_overflow OR invalid_datetime_format THEN
+    WHEN datetime_field_overflow OR invalid_datetime_format OR invalid_time_zone_displacement_value THEN
         RETURN NULL;
 END
 $$;

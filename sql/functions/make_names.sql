@@ -8,6 +8,7 @@ AS $$
 DECLARE
     tenant ALIAS FOR tenant_id;
     name_pattern constant text := '^[a-z0-9][a-z0-9_.-]{0,127}$';
+    has_changed boolean;
 BEGIN
     INSERT INTO howdah.queues (tenant_id, name)
     SELECT tenant, n.name
@@ -15,13 +16,16 @@ BEGIN
     WHERE n.name ~ name_pattern
     ORDER BY n.name
     ON CONFLICT DO NOTHING;
+    has_changed := FOUND;
     INSERT INTO howdah.targets (tenant_id, handler)
     SELECT tenant, n.name
     FROM unnest(handlers) AS n (name)
     WHERE n.name ~ name_pattern
     ORDER BY n.name
     ON CONFLICT DO NOTHING;
-    PERFORM pg_notify('howdah_wake', 'c');
+    IF has_changed OR FOUND THEN
+        PERFORM pg_notify('howdah_wake', 'c');
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION howdah.make_names(integer, text[], text[]) IS 'Internal: makes queues and targets on their first use.';

@@ -1,0 +1,129 @@
+"""Tasks as clients write them, and what becomes of each: the same over HTTP and over SQL.
+
+Each is the JSON text of one task, kept as text because what is inside a payload
+must stay as it came.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Refused(NamedTuple):
+    """A task that is refused, and where the error points."""
+
+    text: str
+    pointer: str
+    code: str = "validation"
+
+
+def _nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+# Payloads that are stored byte for byte.
+PAYLOADS: Final = [
+    r'{"b": 1,  "a": 2,"b":3}',
+    '{\n\t"list": [ 1 ,2, 3 ]\n}',
+    r'"top level \" with \\ escapes \u00e9 é"',
+    r'"\\u0000 and \\ud800 are just letters"',
+    r'"\ud83d\ude00"',
+    "12345678901234567890.123456789012345678901234567890",
+    "1e400000",
+    "-0.0",
+    "true",
+    "[]",
+    "{}",
+    '""',
+    '"' + "x" * 200_000 + '"',
+    _nested(64),
+    '"' + _nested(100) + '"',
+    "[" + "{}," * 100 + "{}]",
+]
+
+ACCEPTED: Final = [
+    '{"queue": "q", "handler": "h"}',
+    '{"queue": "a.b_c-9", "handler": "0"}',
+    '{"queue": "q", "handler": "h", "payload": null, "run_at": null, "tags": null, "http": null, "retry": null}',
+    '{"queue": "q", "handler": "h", "priority": "critical", "timeout": "0.1s", "delay": "366d"}',
+    '{"queue": "q", "handler": "h", "timeout": "PT24H", "retry": {"max_attempts": 1000, "backoff": "fixed"}}',
+    '{"queue": "q", "handler": "h", "retry": {"backoff": "list", "list": ["0s", "24h"], "jitter": 0}}',
+    '{"queue": "q", "handler": "h", "tags": {"a": "", "b.c": "é"}}',
+    '{"queue": "q", "handler": "h", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}',
+    '{"queue": "q", "http": {"url": "https://example.com"}}',
+    '{"queue": "q", "http": {"url": "http://[::1]:8080/a?b=%20", "method": "PUT", "headers": {"X-A": "b"}}}',
+    '{"queue": "q", "http": {"url": "https://example.com", "body": "a=b", "content_type": "text/plain"}}',
+    '{"queue": "q", "http": {"url": "https://example.com", "success_statuses": [200, 404]}, "payload": {}}',
+]
+
+REFUSED: Final = [
+    Refused('{"handler": "h"}', "/queue"),
+    Refused('{"queue": null, "handler": "h"}', "/queue"),
+    Refused('{"queue": "", "handler": "h"}', "/queue"),
+    Refused('{"queue": "Q", "handler": "h"}', "/queue"),
+    Refused('{"queue": "../q", "handler": "h"}', "/queue"),
+    Refused('{"queue": ".q", "handler": "h"}', "/queue"),
+    Refused('{"queue": "q\\n", "handler": "h"}', "/queue"),
+    Refused('{"queue": "' + "q" * 129 + '", "handler": "h"}', "/queue"),
+    Refused('{"queue": 5, "handler": "h"}', "/queue"),
+    Refused('{"queue": ["q"], "handler": "h"}', "/queue"),
+    Refused('{"queue": "q"}', "/handler"),
+    Refused('{"queue": "q", "handler": "H"}', "/handler"),
+    Refused('{"queue": "q", "handler": 1}', "/handler"),
+    Refused('{"queue": "q", "handler": "h", "http": {"url": "https://example.com"}}', "/handler"),
+    Refused('{"queue": "q", "handler": "h", "priority": "urgent"}', "/priority"),
+    Refused('{"queue": "q", "handler": "h", "priority": 1}', "/priority"),
+    Refused('{"queue": "q", "handler": "h", "delay": 5}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "delay": "-5s"}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "delay": "soon"}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "delay": "367d"}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "delay": "99999999999999999999d"}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "delay": "5s", "run_at": "2026-01-01T00:00:00Z"}', "/delay"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "infinity"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "2026-02-30T00:00:00Z"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "2026-01-01T00:00:00"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "2026-01-01T23:59:60Z"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "2026-01-01T00:00:00+99:99"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "2026-01-01T00:00:00+23:00"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "0001-01-01T00:00:00Z"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": "9999-12-31T00:00:00Z"}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "run_at": 1767225600}', "/run_at"),
+    Refused('{"queue": "q", "handler": "h", "timeout": "0s"}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "timeout": "25h"}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "timeout": true}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "retry": []}', "/retry"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 0}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": "4"}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"attempts": 4}}', "/retry/attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"factor": 1e308}}', "/retry/factor"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"backoff": "list", "list": ["1s", "x"]}}', "/retry/list/1"),
+    Refused('{"queue": "q", "handler": "h", "tags": {"a": 1}}', "/tags/a"),
+    Refused('{"queue": "q", "handler": "h", "tags": "a"}', "/tags"),
+    Refused('{"queue": "q", "handler": "h", "traceparent": "junk"}', "/traceparent"),
+    Refused('{"queue": "q", "handler": "h", "priorty": "high"}', "/priorty"),
+    Refused('{"queue": "q", "handler": "h", "tenant_id": 2}', "/tenant_id"),
+    Refused('{"queue": "q", "handler": "h", "state": "running"}', "/state"),
+    Refused('{"queue": "q", "http": "https://example.com"}', "/http"),
+    Refused('{"queue": "q", "http": {}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "ftp://example.com"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://a@example.com"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com/#a"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://ex ample.com/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com", "method": "TRACE"}}', "/http/method"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com", "headers": {"Host": "a"}}}', "/http/headers/Host"),
+    Refused(
+        '{"queue": "q", "http": {"url": "https://example.com", "headers": {"X": "a\\r\\nY: b"}}}', "/http/headers/X"
+    ),
+    Refused('{"queue": "q", "http": {"url": "https://example.com", "body": "a"}, "payload": 1}', "/http/body"),
+    Refused(
+        '{"queue": "q", "http": {"url": "https://example.com", "success_statuses": [99]}}', "/http/success_statuses"
+    ),
+    Refused('{"queue": "q", "handler": "h", "payload": "a\\u0000"}', "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": {"\\u0000": 1}}', "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": [1e400000, "\\u0000"]}', "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": "\\ud800"}', "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": "\\udc00\\ud800"}', "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": ' + _nested(65) + "}", "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": ' + '{"a":[' * 33 + "]}" * 33 + "}", "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": "' + "x" * 262_143 + '"}', "/payload", "payload_too_large"),
+]
