@@ -25,6 +25,7 @@ from howdah.core.db.errors import translated
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.store.lanes import Lanes
 from howdah.core.store.maintenance import Maintenance
+from howdah.core.store.server import Server
 
 if TYPE_CHECKING:
     import asyncio
@@ -99,6 +100,7 @@ class Turns:
         """Work on the tables of one schema."""
         self._store = Maintenance(schema)
         self._lanes = Lanes(schema)
+        self._server = Server(schema)
 
     async def take(self, conn: Connection, chore: Chore) -> Round | None:
         """Do one round of a chore, if it is due and nobody else has it.
@@ -156,7 +158,7 @@ class Turns:
 
     async def _lock(self, conn: Connection, chore: Chore) -> Held | None:
         pace = chore.pace
-        await self._store.limit(conn, statement_timeout_s=pace.statement_s_max, lock_timeout_s=pace.lock_s_max)
+        await self._server.limit(conn, statement_timeout_s=pace.statement_s_max, lock_timeout_s=pace.lock_s_max)
         return await self._store.lock(conn, chore.name)
 
     async def _finish(self, conn: Connection, chore: Chore, done: Round, began: float) -> None:

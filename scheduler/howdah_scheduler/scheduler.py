@@ -12,8 +12,10 @@ import logging
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from howdah.core.backoff import pause, retry_forever
+from howdah.core.clock import DatabaseClock
 from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
+from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.service import leave, run
 from howdah.core.supervisor import Supervisor
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from howdah_scheduler.chore import Chore
 
 PROCESS: Final = "scheduler"
+CONNECTIONS: Final = 4
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ async def work(service: Service) -> None:
 
 
 async def _check(settings: Settings) -> None:
+    """Make sure that server and schema fit, before anything is done to them."""
+    await check_server(settings, PROCESS, DatabaseClock(), connection_count=CONNECTIONS)
     async with await connect(settings, PROCESS, purpose="direct") as conn:
         with translated():
             await check_schema(conn, settings.schema)

@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "howdah.__main__": {"howdah.cli"},
     "howdah.client": {"howdah.client"},
     "howdah.core": {"howdah.core"},
+    "howdah.demo": {"howdah"},
+    "howdah.up": {"howdah.access", "howdah.cli", "howdah.core", "howdah.demo", "howdah.up"},
     "howdah_scheduler": {"howdah.core", "howdah.handlers", "howdah_scheduler"},
     "howdah_worker": {"howdah.context", "howdah.core", "howdah.handlers", "howdah_worker"},
 }

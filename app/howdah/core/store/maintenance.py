@@ -125,11 +125,3 @@ class Maintenance:
         assert row is not None, "an aggregate returns a row"
         lease_s: float = row[0]
         return lease_s
-
-    async def limit(self, conn: Connection, *, statement_timeout_s: float, lock_timeout_s: float) -> None:
-        """Limit the statements of this transaction, and their waits for locks; 0 means no limit."""
-        parameters = {
-            "statement_timeout_ms": round(statement_timeout_s * 1000),
-            "lock_timeout_ms": round(lock_timeout_s * 1000),
-        }
-        await conn.execute(load("server.limit", self._schema), parameters)

@@ -46,6 +46,7 @@ class Workers:
         self._register = load("worker.register", schema)
         self._heartbeat = load("worker.heartbeat", schema)
         self._stop = load("worker.stop", schema)
+        self._count = load("worker.count", schema)
         self._page = load("worker.page", schema)
 
     async def register(
@@ -125,3 +126,15 @@ class Workers:
         with translated():
             cursor = await conn.execute(self._page, parameters, binary=True)
             return [WorkerRow._make(row) for row in await cursor.fetchall()]
+
+    async def count(self, conn: Connection) -> tuple[int, int, int]:
+        """Count the workers that are live, those that drain, and those that fell silent within the last hour.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            cursor = await conn.execute(self._count)
+            row = await cursor.fetchone()
+        assert row is not None, "an aggregate returns a row"
+        return row[0], row[1], row[2]

@@ -1,0 +1,194 @@
+"""The command `howdah`.
+
+Each command imports what it needs when it runs, so that `howdah --help` answers
+at once. What a command refuses is one line on standard error and an exit code
+(docs/reference/exit-codes.md); a traceback is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from howdah.core.settings import Settings
+
+SCOPES = ("viewer", "producer", "worker", "operator", "admin", "payloads")
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_HELP)
+def main() -> None:
+    """Howdah, a job queue service that rides on PostgreSQL.
+
+    Settings come from HOWDAH_* variables. `howdah up` needs none of them.
+    """
+
+
+@main.command()
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port of the API; 0 takes a free one.",
+)
+@click.option(
+    "--data",
+    default=".howdah",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of PostgreSQL's data, the API key and the logs.",
+)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--demo", is_flag=True, help="Run a mixed load and show what becomes of it.")
+def up(port: int, data: Path, workers: int, demo: bool) -> None:
+    """Run all of Howdah on this machine: PostgreSQL, API, workers and a scheduler.
+
+    PostgreSQL is an embedded one, unless HOWDAH_DATABASE_URL names another.
+    """
+    from howdah.up.up import run
+
+    with _refusals():
+        sys.exit(run(port=port, directory=data, worker_count=workers, is_demo=demo))
+
+
+@main.command()
+def api() -> None:
+    """Serve the HTTP API."""
+    from howdah.api.main import main as serve
+
+    with _refusals():
+        serve(_settings())
+
+
+@main.command()
+def worker() -> None:
+    """Run tasks: HTTP callbacks, and the handlers of HOWDAH_HANDLERS."""
+    from howdah_worker.worker import main as work
+
+    with _refusals():
+        work(_settings())
+
+
+@main.command()
+def scheduler() -> None:
+    """Look after the queue: lost runs, partitions, retention."""
+    from howdah_scheduler.scheduler import main as schedule
+
+    with _refusals():
+        schedule(_settings())
+
+
+@main.command()
+@click.option("--pre", "phase", flag_value="pre", type=str, help="Only what the release before can live with.")
+@click.option(
+    "--post", "phase", flag_value="post", type=str, help="Only what waits until the release before has stopped."
+)
+def migrate(phase: Literal["pre", "post"] | None) -> None:
+    """Bring the schema to this release."""
+    from howdah.core.db.migrate import migrate as bring
+
+    with _refusals():
+        settings = _settings()
+        applied = bring(settings.direct_url or settings.database_url, settings.schema, phase)
+    for file in applied:
+        click.echo(f"applied {file}")
+    click.echo(f"{len(applied)} files applied" if applied else "nothing to apply")
+
+
+@main.command()
+def doctor() -> None:
+    """Examine the server, the schema, the partitions, the chores and the workers.
+
+    Exit code 0: all is well. 1: something needs attention. 69: processes would refuse to start.
+    """
+    from howdah.doctor import diagnose
+
+    with _refusals():
+        diagnosis = asyncio.run(diagnose(_settings()))
+    for each in diagnosis.observations:
+        click.echo(f"{each.mark:<8} {each.subject:<16} {each.text}")
+    sys.exit(diagnosis.exit_code)
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    import howdah
+
+    click.echo(howdah.__version__)
+
+
+@main.group()
+def key() -> None:
+    """API keys."""
+
+
+@key.command("create")
+@click.option("--name", required=True, help="What people call the key.")
+@click.option("--tenant", default="default", show_default=True, help="Whose requests are made with it.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="May be repeated; all if left out.")
+def key_create(name: str, tenant: str, scopes: tuple[str, ...]) -> None:
+    """Make a key and print it, this once."""
+    from howdah.access import create_key
+
+    with _refusals():
+        click.echo(asyncio.run(create_key(_settings(), name=name, tenant=tenant, scopes=scopes or SCOPES)))
+
+
+@key.command("revoke")
+@click.argument("key_id", metavar="KEY")
+def key_revoke(key_id: str) -> None:
+    """Refuse a key from now on. KEY is the key, or its id: the part after hwd_."""
+    from howdah.access import revoke_key
+
+    with _refusals():
+        revoked = asyncio.run(revoke_key(_settings(), key_id))
+    click.echo(f"revoked {revoked}")
+
+
+@main.group()
+def tenant() -> None:
+    """Tenants."""
+
+
+@tenant.command("create")
+@click.argument("name")
+def tenant_create(name: str) -> None:
+    """Make a tenant, unless it exists."""
+    from howdah.access import create_tenant as create
+
+    with _refusals():
+        is_new = asyncio.run(create(_settings(), name))
+    click.echo(f"made the tenant {name}" if is_new else f"the tenant {name} exists")
+
+
+def _settings() -> Settings:
+    from howdah.core.settings import Settings
+
+    return Settings.from_env(os.environ)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """End the process with a line that says what is wrong, and the exit code that fits."""
+    from howdah.core.errors import HandlerImportFailed, HowdahError, SettingInvalid, StartRefused
+    from howdah.core.service import ExitCode
+
+    try:
+        yield
+    except HowdahError as refusal:
+        click.echo(f"howdah: {refusal}", err=True)
+        if isinstance(refusal, (SettingInvalid, HandlerImportFailed)):
+            sys.exit(ExitCode.SETTING_INVALID)
+        sys.exit(ExitCode.SCHEMA_REFUSED if isinstance(refusal, StartRefused) else ExitCode.FAILED)
