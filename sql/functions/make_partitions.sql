@@ -1,9 +1,10 @@
 -- Make the partitions of tasks and finished_runs for yesterday, today and the days ahead that are
 -- missing; returns the names of those it made. A new table is attached under a matching CHECK:
--- CREATE … PARTITION OF would wait behind every open reader, and with it all that come after.
+-- CREATE … PARTITION OF would wait behind every open reader, and with it all that come after. It acts as
+-- its owner, because only the owner of a table may attach to it, and processes need not be that.
 CREATE OR REPLACE FUNCTION howdah.make_partitions(days_ahead integer)
 RETURNS SETOF text
-LANGUAGE plpgsql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

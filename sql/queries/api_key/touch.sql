@@ -1,5 +1,6 @@
 -- Record that credentials were used, to the minute.
 -- params: ids.
+-- returns: id of each key that was not locked.
 -- locks: the keys' rows in id order, SKIP LOCKED.
 WITH used AS MATERIALIZED (
     SELECT k.id

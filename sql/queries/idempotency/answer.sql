@@ -1,5 +1,6 @@
 -- Store the answer of an idempotency key, in the transaction that took it.
 -- params: tenant_id; key; status; location (or NULL); answer.
+-- returns: the key.
 -- locks: the key.
 UPDATE howdah.idempotency_keys AS i
 SET status = %(status)b::smallint, location = %(location)b::text, answer = %(answer)b::text

@@ -1,6 +1,7 @@
 -- Forget idempotency keys after 24 hours, a page at a time.
 -- params: none.
 -- returns: one row per deleted key; at most 10,000.
+-- locks: the deleted rows, which no request looks for any more.
 -- index: idempotency_keys_created_idx
 DELETE FROM howdah.idempotency_keys AS i
 WHERE (i.tenant_id, i.key) IN (

@@ -1,5 +1,6 @@
 -- Record a good run of a chore and when it is due again.
 -- params: chore; next_in_s; cost_s; state (JSON text, or NULL: keep).
+-- returns: the chore.
 -- locks: the chore's row.
 UPDATE howdah.maintenance AS m
 SET next_at = howdah.now() + make_interval(secs => %(next_in_s)b::double precision),

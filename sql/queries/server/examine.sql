@@ -29,7 +29,7 @@ SELECT
         - (SELECT sum(d.numbackends) FROM pg_stat_database AS d)
     )::integer AS connections_free,
     (
-        SELECT bool_and(to_regclass(format('howdah.%s_%s', parent.name, to_char(day.day, 'YYYYMMDD'))) IS NOT NULL)
+        SELECT bool_and(to_regclass('howdah.' || parent.name || '_' || to_char(day.day, 'YYYYMMDD')) IS NOT NULL)
         FROM unnest(ARRAY['tasks', 'finished_runs']) AS parent (name)
         CROSS JOIN generate_series(
             (clock_timestamp() AT TIME ZONE 'UTC')::date, (clock_timestamp() AT TIME ZONE 'UTC')::date + 1, interval '1 day'

@@ -1,6 +1,7 @@
 -- Record which targets live workers serve, and which turned unserved or served since the last look.
 -- params: grace_s: how long a target may be without a live worker before its runs are parked.
 -- returns: id, is_parked of each target whose runs must be parked (true) or released (false) now.
+-- locks: targets, which only this statement updates.
 -- A worker is live while its heartbeat is younger than three of its leases and it has not begun to stop.
 WITH live AS MATERIALIZED (
     SELECT w.handlers, w.serves_http
