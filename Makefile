@@ -9,7 +9,7 @@ ARGS ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 
-.PHONY: help setup fmt lint type imports check test test-db test-all migrate run-api run-worker run-scheduler bench lock dist clean
+.PHONY: help setup fmt lint type imports check test test-db test-all migrate schema run-api run-worker run-scheduler bench lock dist clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ test-all: setup ## Run all tests on PostgreSQL $(PG)
 
 migrate: setup ## Apply all migrations to HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah migrate
+
+schema: setup ## Write sql/schema.sql anew from the migrations
+	$(PYTHON) tests/dump_schema.py
 
 run-api: setup ## Run one API process on HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah api

@@ -1,0 +1,467 @@
+-- Tables, indexes and constraints as all migrations leave them, dumped by PostgreSQL 18. Written by
+-- `make schema` and never applied; a test compares it with a migrated database. Functions, views and
+-- grants stand in files of their own; the daily partitions are left out.
+
+CREATE SCHEMA howdah;
+
+COMMENT ON SCHEMA howdah IS 'Howdah, a job queue service. Start with the views; sql/README.md of the project explains how to read the tables.';
+
+CREATE TABLE howdah.api_keys (
+    id text NOT NULL,
+    tenant_id integer NOT NULL,
+    secret_hash bytea NOT NULL,
+    name text NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT api_keys_id_check CHECK ((id ~ '^[a-z0-9]{12}$'::text)),
+    CONSTRAINT api_keys_scopes_check CHECK ((scopes <@ ARRAY['viewer'::text, 'producer'::text, 'worker'::text, 'operator'::text, 'admin'::text, 'payloads'::text])),
+    CONSTRAINT api_keys_secret_hash_check CHECK ((octet_length(secret_hash) = 32))
+);
+
+COMMENT ON TABLE howdah.api_keys IS 'Credentials of HTTP clients. The secret itself is not stored.';
+COMMENT ON COLUMN howdah.api_keys.id IS 'Public part of the key (hwd_<id>_<secret>); found by it.';
+COMMENT ON COLUMN howdah.api_keys.tenant_id IS 'The tenant that every request with this key acts for.';
+COMMENT ON COLUMN howdah.api_keys.secret_hash IS 'SHA-256 of the secret part; compared in constant time.';
+COMMENT ON COLUMN howdah.api_keys.name IS 'What people call the key.';
+COMMENT ON COLUMN howdah.api_keys.scopes IS 'Roles: viewer, producer, worker, operator, admin; payloads allows reading them.';
+COMMENT ON COLUMN howdah.api_keys.created_at IS 'When the key was made.';
+COMMENT ON COLUMN howdah.api_keys.expires_at IS 'Refused from this time on; NULL never.';
+COMMENT ON COLUMN howdah.api_keys.revoked_at IS 'Refused since this time; NULL not revoked.';
+COMMENT ON COLUMN howdah.api_keys.last_used_at IS 'Last use, to the minute.';
+
+CREATE TABLE howdah.maintenance (
+    chore text NOT NULL,
+    next_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    leased_until timestamp with time zone,
+    hold_until timestamp with time zone,
+    last_good_at timestamp with time zone,
+    last_cost_s real,
+    last_error text,
+    failures integer DEFAULT 0 NOT NULL,
+    state jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+COMMENT ON TABLE howdah.maintenance IS 'Periodic chores, one row each. A scheduler that wants to do one locks its row with SKIP LOCKED, so each is done by one process at a time.';
+COMMENT ON COLUMN howdah.maintenance.chore IS 'Name of the chore.';
+COMMENT ON COLUMN howdah.maintenance.next_at IS 'Due from this time on.';
+COMMENT ON COLUMN howdah.maintenance.leased_until IS 'A process works on it until then (chores that cannot run in one transaction).';
+COMMENT ON COLUMN howdah.maintenance.hold_until IS 'Rescue only: leases that ended before this time count no crash, since workers could not renew them either.';
+COMMENT ON COLUMN howdah.maintenance.last_good_at IS 'Last time it ran to its end.';
+COMMENT ON COLUMN howdah.maintenance.last_cost_s IS 'Seconds that took.';
+COMMENT ON COLUMN howdah.maintenance.last_error IS 'Message of the last failure, NULL after a good run.';
+COMMENT ON COLUMN howdah.maintenance.failures IS 'Failures since the last good run.';
+COMMENT ON COLUMN howdah.maintenance.state IS 'Where a resumable chore goes on.';
+
+CREATE TABLE howdah.dead_letters (
+    tenant_id integer NOT NULL,
+    task_id uuid NOT NULL,
+    queue_id integer NOT NULL,
+    target_id integer NOT NULL,
+    priority smallint NOT NULL,
+    claim_no integer NOT NULL,
+    attempt integer NOT NULL,
+    crashes smallint NOT NULL,
+    reason text NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    dead_at timestamp with time zone NOT NULL,
+    error jsonb,
+    CONSTRAINT dead_letters_reason_check CHECK ((reason = ANY (ARRAY['attempts'::text, 'age'::text, 'crashes'::text, 'not_retryable'::text])))
+);
+
+COMMENT ON TABLE howdah.dead_letters IS 'Tasks that spent their attempts or age, or must not be retried; kept until replayed or purged.';
+COMMENT ON COLUMN howdah.dead_letters.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.dead_letters.task_id IS 'The task.';
+COMMENT ON COLUMN howdah.dead_letters.queue_id IS 'Queue it waited in.';
+COMMENT ON COLUMN howdah.dead_letters.target_id IS 'What it ran.';
+COMMENT ON COLUMN howdah.dead_letters.priority IS 'Priority it had.';
+COMMENT ON COLUMN howdah.dead_letters.claim_no IS 'Claims it had.';
+COMMENT ON COLUMN howdah.dead_letters.attempt IS 'Attempts it spent.';
+COMMENT ON COLUMN howdah.dead_letters.crashes IS 'Leases it lost.';
+COMMENT ON COLUMN howdah.dead_letters.reason IS 'attempts, age, crashes or not_retryable.';
+COMMENT ON COLUMN howdah.dead_letters.queued_at IS 'When the task was accepted.';
+COMMENT ON COLUMN howdah.dead_letters.dead_at IS 'When it was given up.';
+COMMENT ON COLUMN howdah.dead_letters.error IS 'The last attempt''s error.';
+
+CREATE TABLE howdah.finished_runs (
+    tenant_id integer NOT NULL,
+    task_id uuid NOT NULL,
+    claim_no integer NOT NULL,
+    attempt integer NOT NULL,
+    queue_id integer NOT NULL,
+    worker_id integer,
+    outcome text NOT NULL,
+    is_final boolean NOT NULL,
+    response_status smallint,
+    duration_s real,
+    queued_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    lease_token uuid,
+    result json,
+    error jsonb,
+    response_body text,
+    CONSTRAINT finished_runs_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'released'::text, 'lost'::text, 'timed_out'::text, 'cancelled'::text, 'expired'::text])))
+)
+PARTITION BY RANGE (task_id);
+
+COMMENT ON TABLE howdah.finished_runs IS 'History: one row per ended claim. Rows are only ever inserted. A task that ended unclaimed has one row with claim_no 0.';
+COMMENT ON COLUMN howdah.finished_runs.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.finished_runs.task_id IS 'The task.';
+COMMENT ON COLUMN howdah.finished_runs.claim_no IS 'Which claim of the task this was.';
+COMMENT ON COLUMN howdah.finished_runs.attempt IS 'The attempt''s number; 0 if it never started.';
+COMMENT ON COLUMN howdah.finished_runs.queue_id IS 'Queue it ran in.';
+COMMENT ON COLUMN howdah.finished_runs.worker_id IS 'Worker that held the lease.';
+COMMENT ON COLUMN howdah.finished_runs.outcome IS 'succeeded, failed, released, lost, timed_out, cancelled or expired.';
+COMMENT ON COLUMN howdah.finished_runs.is_final IS 'True on the row that ended the task.';
+COMMENT ON COLUMN howdah.finished_runs.response_status IS 'HTTP status of a callback''s answer.';
+COMMENT ON COLUMN howdah.finished_runs.duration_s IS 'Seconds that the handler or callback took, by the worker''s monotonic clock.';
+COMMENT ON COLUMN howdah.finished_runs.queued_at IS 'When the task was accepted.';
+COMMENT ON COLUMN howdah.finished_runs.claimed_at IS 'When the lease was taken.';
+COMMENT ON COLUMN howdah.finished_runs.finished_at IS 'When the outcome was recorded.';
+COMMENT ON COLUMN howdah.finished_runs.lease_token IS 'Token of the lease that ended; tells a repeated report from a late one.';
+COMMENT ON COLUMN howdah.finished_runs.result IS 'What the handler returned.';
+COMMENT ON COLUMN howdah.finished_runs.error IS 'type, message and, for handlers, traceback.';
+COMMENT ON COLUMN howdah.finished_runs.response_body IS 'Start of a callback''s answer.';
+
+CREATE TABLE howdah.idempotency_keys (
+    tenant_id integer NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    status smallint,
+    location text,
+    answer text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_keys_key_check CHECK ((key ~ '^[\x21-\x7e]{1,255}$'::text)),
+    CONSTRAINT idempotency_keys_request_hash_check CHECK ((octet_length(request_hash) = 32))
+);
+
+COMMENT ON TABLE howdah.idempotency_keys IS 'Answers to POST requests that carried an Idempotency-Key; replayed for 24 hours.';
+COMMENT ON COLUMN howdah.idempotency_keys.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.idempotency_keys.key IS 'The header''s value.';
+COMMENT ON COLUMN howdah.idempotency_keys.request_hash IS 'SHA-256 of method, path and body: the same key with another request is refused.';
+COMMENT ON COLUMN howdah.idempotency_keys.status IS 'HTTP status of the stored answer; NULL only inside the transaction that makes it.';
+COMMENT ON COLUMN howdah.idempotency_keys.location IS 'Location header of the stored answer.';
+COMMENT ON COLUMN howdah.idempotency_keys.answer IS 'Body of the stored answer.';
+COMMENT ON COLUMN howdah.idempotency_keys.created_at IS 'When the key was first used.';
+
+CREATE TABLE howdah.migrations (
+    file text NOT NULL,
+    checksum bytea NOT NULL,
+    is_breaking boolean NOT NULL,
+    duration_s real NOT NULL,
+    applied_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT migrations_checksum_check CHECK ((octet_length(checksum) = 32))
+);
+
+COMMENT ON TABLE howdah.migrations IS 'SQL files that howdah migrate applied: numbered ones once, functions, views and grants whenever they change.';
+COMMENT ON COLUMN howdah.migrations.file IS 'Name of the file; a directory in front marks one that is applied again when it changes.';
+COMMENT ON COLUMN howdah.migrations.checksum IS 'SHA-256 of the file as it was applied.';
+COMMENT ON COLUMN howdah.migrations.is_breaking IS 'True if releases that do not know the file must not run any more.';
+COMMENT ON COLUMN howdah.migrations.duration_s IS 'Seconds that it took.';
+COMMENT ON COLUMN howdah.migrations.applied_at IS 'When it was applied, the last time.';
+
+CREATE TABLE howdah.queues (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name text NOT NULL,
+    retry jsonb DEFAULT '{}'::jsonb NOT NULL,
+    timeout_s real DEFAULT 60 NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT queues_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT queues_retry_check CHECK ((jsonb_typeof(retry) = 'object'::text)),
+    CONSTRAINT queues_timeout_s_check CHECK (((timeout_s >= (0.1)::double precision) AND (timeout_s <= (86400)::double precision)))
+);
+
+COMMENT ON TABLE howdah.queues IS 'A named place within a tenant where runs wait; carries the defaults of its tasks.';
+COMMENT ON COLUMN howdah.queues.id IS 'Internal number; runs carry it.';
+COMMENT ON COLUMN howdah.queues.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.queues.name IS 'Unique within the tenant.';
+COMMENT ON COLUMN howdah.queues.retry IS 'Retry policy of tasks that bring none; fields that are absent take howdah.retry_defaults().';
+COMMENT ON COLUMN howdah.queues.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
+COMMENT ON COLUMN howdah.queues.created_at IS 'When the queue was made; by its first task if nobody made it before.';
+COMMENT ON COLUMN howdah.queues.updated_at IS 'When its settings last changed.';
+
+CREATE TABLE howdah.runs (
+    tenant_id integer NOT NULL,
+    task_id uuid NOT NULL,
+    queue_id integer NOT NULL,
+    target_id integer NOT NULL,
+    worker_id integer,
+    claim_no integer DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    crashes smallint DEFAULT 0 NOT NULL,
+    priority smallint NOT NULL,
+    blocked_by integer DEFAULT 0 NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone,
+    lease_expires_at timestamp with time zone,
+    deadline_at timestamp with time zone,
+    lease_token uuid,
+    cancel_mode text,
+    CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
+    CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
+    CONSTRAINT runs_cancel_mode_check CHECK (((cancel_mode IS NULL) OR ((cancel_mode = ANY (ARRAY['soft'::text, 'hard'::text])) AND (lease_token IS NOT NULL)))),
+    CONSTRAINT runs_lease_check CHECK ((((lease_token IS NULL) = (lease_expires_at IS NULL)) AND ((lease_token IS NULL) = (deadline_at IS NULL)) AND ((lease_token IS NULL) = (worker_id IS NULL)) AND ((lease_token IS NULL) = (claimed_at IS NULL)))),
+    CONSTRAINT runs_priority_check CHECK (((priority >= 0) AND (priority <= 4)))
+)
+WITH (vacuum_truncate=off, autovacuum_vacuum_threshold='10000', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_cost_delay='0', autovacuum_vacuum_insert_scale_factor='0.2', autovacuum_analyze_threshold='10000', autovacuum_analyze_scale_factor='0.1');
+
+COMMENT ON TABLE howdah.runs IS 'One row per live task: its next or current attempt. A row leaves when the task ends.';
+COMMENT ON COLUMN howdah.runs.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.runs.task_id IS 'The task.';
+COMMENT ON COLUMN howdah.runs.queue_id IS 'With priority: the lane it is claimed from.';
+COMMENT ON COLUMN howdah.runs.target_id IS 'What it runs; a worker claims only targets that it serves.';
+COMMENT ON COLUMN howdah.runs.worker_id IS 'Worker that holds the lease.';
+COMMENT ON COLUMN howdah.runs.claim_no IS 'Counts every claim and never falls; the fence given to handlers and receivers.';
+COMMENT ON COLUMN howdah.runs.attempt IS 'Claims that were spent; a release gives its claim back.';
+COMMENT ON COLUMN howdah.runs.crashes IS 'Leases that ran out with their worker.';
+COMMENT ON COLUMN howdah.runs.priority IS '3 critical, 2 high, 1 normal, 0 low; 4 is internal.';
+COMMENT ON COLUMN howdah.runs.blocked_by IS 'Bit mask of what it waits for: 1 steps, 2 approval, 4 flow key, 8 no live worker serves its target. While not 0, run_at is infinity.';
+COMMENT ON COLUMN howdah.runs.run_at IS 'Claimable from this time on.';
+COMMENT ON COLUMN howdah.runs.queued_at IS 'When the task was accepted; its age.';
+COMMENT ON COLUMN howdah.runs.due_at IS 'When it becomes claimable once nothing blocks it.';
+COMMENT ON COLUMN howdah.runs.claimed_at IS 'When the current lease was taken.';
+COMMENT ON COLUMN howdah.runs.lease_expires_at IS 'The lease ends then unless its worker renews it.';
+COMMENT ON COLUMN howdah.runs.deadline_at IS 'The attempt''s timeout ends then; the lease is not renewed past it.';
+COMMENT ON COLUMN howdah.runs.lease_token IS 'Random per claim; only who knows it may renew or end the run. NULL while it waits.';
+COMMENT ON COLUMN howdah.runs.cancel_mode IS 'Cancel asked for while it runs: soft or hard.';
+
+CREATE TABLE howdah.targets (
+    id integer NOT NULL,
+    tenant_id integer,
+    handler text,
+    served_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    is_parked boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT targets_handler_check CHECK ((handler ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT targets_http_check CHECK ((((id = 0) = (tenant_id IS NULL)) AND ((id = 0) = (handler IS NULL))))
+);
+
+COMMENT ON TABLE howdah.targets IS 'What tasks run. Row 0 stands for all HTTP callbacks; every handler name of a tenant has a row.';
+COMMENT ON COLUMN howdah.targets.id IS 'Internal number; runs carry it. 0 is HTTP.';
+COMMENT ON COLUMN howdah.targets.tenant_id IS 'Owner; NULL for HTTP.';
+COMMENT ON COLUMN howdah.targets.handler IS 'Handler name; NULL for HTTP.';
+COMMENT ON COLUMN howdah.targets.served_at IS 'When a live worker was last seen to serve it.';
+COMMENT ON COLUMN howdah.targets.is_parked IS 'True while no live worker serves it: its due runs are parked (runs.blocked_by) instead of lying at the head of a lane.';
+COMMENT ON COLUMN howdah.targets.created_at IS 'When the first task named it.';
+
+CREATE TABLE howdah.tenants (
+    id integer NOT NULL,
+    name text NOT NULL,
+    callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
+    payload_bytes_max integer DEFAULT 262144 NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
+    CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
+);
+
+COMMENT ON TABLE howdah.tenants IS 'The unit of isolation: keys, queues and tasks belong to one tenant.';
+COMMENT ON COLUMN howdah.tenants.id IS 'Internal number; never shown to clients.';
+COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tenant; ''default'' exists from the start.';
+COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
+COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
+COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
+
+CREATE TABLE howdah.queue_stats (
+    bucket_at timestamp with time zone NOT NULL,
+    queue_id integer NOT NULL,
+    source uuid NOT NULL,
+    enqueued integer DEFAULT 0 NOT NULL,
+    succeeded integer DEFAULT 0 NOT NULL,
+    failed integer DEFAULT 0 NOT NULL,
+    retried integer DEFAULT 0 NOT NULL,
+    duration_s double precision DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE howdah.queue_stats IS 'What happened per queue and minute, inserted by each process once a minute and never updated.';
+COMMENT ON COLUMN howdah.queue_stats.bucket_at IS 'Start of the minute.';
+COMMENT ON COLUMN howdah.queue_stats.queue_id IS 'The queue.';
+COMMENT ON COLUMN howdah.queue_stats.source IS 'The process that counted.';
+COMMENT ON COLUMN howdah.queue_stats.enqueued IS 'Tasks accepted over HTTP.';
+COMMENT ON COLUMN howdah.queue_stats.succeeded IS 'Runs that succeeded.';
+COMMENT ON COLUMN howdah.queue_stats.failed IS 'Tasks given up as dead letters.';
+COMMENT ON COLUMN howdah.queue_stats.retried IS 'Runs that failed and wait for another attempt.';
+COMMENT ON COLUMN howdah.queue_stats.duration_s IS 'Seconds that finished runs took, added up.';
+
+ALTER TABLE howdah.queues ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME howdah.queues_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE howdah.workers (
+    id integer NOT NULL,
+    name text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    queues text[] NOT NULL,
+    handlers text[] NOT NULL,
+    serves_http boolean NOT NULL,
+    concurrency integer NOT NULL,
+    lease_s real NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    heartbeat_at timestamp with time zone NOT NULL,
+    stopping_at timestamp with time zone,
+    stopped_at timestamp with time zone,
+    CONSTRAINT workers_lease_s_check CHECK (((lease_s >= (1)::double precision) AND (lease_s <= (3600)::double precision)))
+);
+
+COMMENT ON TABLE howdah.workers IS 'Worker processes, one row per start. Live ones have a heartbeat of the last seconds.';
+COMMENT ON COLUMN howdah.workers.id IS 'Identity, new per process.';
+COMMENT ON COLUMN howdah.workers.name IS 'Host, pid and a random part: unique over all time.';
+COMMENT ON COLUMN howdah.workers.host IS 'Host name.';
+COMMENT ON COLUMN howdah.workers.pid IS 'Process id on that host.';
+COMMENT ON COLUMN howdah.workers.version IS 'Version of Howdah it runs.';
+COMMENT ON COLUMN howdah.workers.queues IS 'Names and patterns of queues it claims from.';
+COMMENT ON COLUMN howdah.workers.handlers IS 'Handlers that it has.';
+COMMENT ON COLUMN howdah.workers.serves_http IS 'Whether it delivers HTTP callbacks.';
+COMMENT ON COLUMN howdah.workers.concurrency IS 'Runs that it executes at once.';
+COMMENT ON COLUMN howdah.workers.lease_s IS 'Seconds of the leases that it takes.';
+COMMENT ON COLUMN howdah.workers.started_at IS 'When it registered.';
+COMMENT ON COLUMN howdah.workers.heartbeat_at IS 'Last sign of life.';
+COMMENT ON COLUMN howdah.workers.stopping_at IS 'When it began to drain.';
+COMMENT ON COLUMN howdah.workers.stopped_at IS 'When it stopped cleanly.';
+
+ALTER TABLE howdah.targets ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME howdah.targets_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE howdah.tasks (
+    tenant_id integer NOT NULL,
+    id uuid NOT NULL,
+    queue_id integer NOT NULL,
+    target_id integer NOT NULL,
+    priority smallint NOT NULL,
+    timeout_s real,
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    traceparent text,
+    retry jsonb,
+    tags jsonb,
+    http jsonb,
+    payload json,
+    CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
+    CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
+    CONSTRAINT tasks_run_at_check CHECK (isfinite(run_at))
+)
+PARTITION BY RANGE (id);
+
+COMMENT ON TABLE howdah.tasks IS 'What clients asked for. Immutable, apart from the few fields an operator may edit while a task waits. One partition a day, by the time in the id (UUIDv7).';
+COMMENT ON COLUMN howdah.tasks.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.tasks.id IS 'UUIDv7 from the database''s clock; howdah.id_time(id) reads the time back.';
+COMMENT ON COLUMN howdah.tasks.queue_id IS 'Queue it waits in.';
+COMMENT ON COLUMN howdah.tasks.target_id IS 'What it runs: 0 is an HTTP callback, else a handler in targets.';
+COMMENT ON COLUMN howdah.tasks.priority IS '3 critical, 2 high, 1 normal, 0 low.';
+COMMENT ON COLUMN howdah.tasks.timeout_s IS 'Seconds an attempt may take; NULL takes the queue''s.';
+COMMENT ON COLUMN howdah.tasks.created_at IS 'When it was accepted.';
+COMMENT ON COLUMN howdah.tasks.run_at IS 'Not started before this time.';
+COMMENT ON COLUMN howdah.tasks.traceparent IS 'W3C trace context of the caller, passed on to the target.';
+COMMENT ON COLUMN howdah.tasks.retry IS 'Fields of the retry policy that differ from the queue''s.';
+COMMENT ON COLUMN howdah.tasks.tags IS 'Names and values chosen by the client; lists filter by them.';
+COMMENT ON COLUMN howdah.tasks.http IS 'HTTP target: url, method, headers, success_statuses, and body with content_type instead of a payload.';
+COMMENT ON COLUMN howdah.tasks.payload IS 'JSON exactly as it came, byte for byte, so that signatures over it hold.';
+
+ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME howdah.tenants_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE howdah.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME howdah.workers_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY howdah.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, task_id);
+
+ALTER TABLE ONLY howdah.finished_runs
+    ADD CONSTRAINT finished_runs_pkey PRIMARY KEY (tenant_id, task_id, claim_no);
+
+ALTER TABLE ONLY howdah.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY howdah.maintenance
+    ADD CONSTRAINT maintenance_pkey PRIMARY KEY (chore);
+
+ALTER TABLE ONLY howdah.migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (file);
+
+ALTER TABLE ONLY howdah.queue_stats
+    ADD CONSTRAINT queue_stats_pkey PRIMARY KEY (queue_id, bucket_at, source);
+
+ALTER TABLE ONLY howdah.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.queues
+    ADD CONSTRAINT queues_tenant_id_name_key UNIQUE (tenant_id, name);
+
+ALTER TABLE ONLY howdah.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (tenant_id, task_id);
+
+ALTER TABLE ONLY howdah.targets
+    ADD CONSTRAINT targets_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.targets
+    ADD CONSTRAINT targets_tenant_id_handler_key UNIQUE (tenant_id, handler);
+
+ALTER TABLE ONLY howdah.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY howdah.tenants
+    ADD CONSTRAINT tenants_name_key UNIQUE (name);
+
+ALTER TABLE ONLY howdah.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.workers
+    ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
+
+CREATE INDEX dead_letters_queue_idx ON howdah.dead_letters USING btree (queue_id, task_id);
+
+CREATE INDEX finished_runs_failed_idx ON ONLY howdah.finished_runs USING btree (finished_at) WHERE (outcome = ANY (ARRAY['failed'::text, 'timed_out'::text, 'lost'::text]));
+
+CREATE INDEX idempotency_keys_created_idx ON howdah.idempotency_keys USING btree (created_at);
+
+CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE (lease_token IS NOT NULL);
+
+CREATE INDEX runs_ready_idx ON howdah.runs USING btree (queue_id, priority, run_at, task_id) WHERE (lease_token IS NULL);
+
+CREATE INDEX runs_running_idx ON howdah.runs USING btree (queue_id) WHERE (lease_token IS NOT NULL);
+
+CREATE INDEX workers_live_idx ON howdah.workers USING btree (heartbeat_at) WHERE (stopped_at IS NULL);
+
+ALTER TABLE ONLY howdah.api_keys
+    ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);
+
+ALTER TABLE ONLY howdah.queues
+    ADD CONSTRAINT queues_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);
+
+ALTER TABLE ONLY howdah.targets
+    ADD CONSTRAINT targets_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);
