@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from howdah.core.credentials import ID_LENGTH, make_key, split_key
+from howdah.core.credentials import ID_LENGTH, hash_secret, make_key, split_key
 from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
 from howdah.core.errors import Refused
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
 
 PROCESS: Final = "admin"
+SCOPES: Final = ("viewer", "producer", "worker", "operator", "admin", "payloads")
 
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 
@@ -80,3 +81,30 @@ async def create_tenant(settings: Settings, name: str) -> bool:
     async with await connect(settings, PROCESS, purpose="direct") as conn:
         with translated():
             return (await Tenants(settings.schema).create(conn, name))[1]
+
+
+async def keep_key(settings: Settings, key: str, *, name: str, scopes: Sequence[str]) -> bool:
+    """Make sure that a key which its owner keeps is known, with the default tenant.
+
+    A key that was drawn and kept, but not stored because of a crash, or whose
+    database was made anew, is stored now.
+
+    Returns:
+        Whether it works; False if it was revoked, has expired, or is malformed.
+
+    Raises:
+        DatabaseUnavailable: There is no connection.
+    """
+    parts = split_key(key.encode())
+    if parts is None:
+        return False
+    key_id, secret = parts
+    keys = ApiKeys(settings.schema)
+    async with await connect(settings, PROCESS, purpose="direct") as conn:
+        with translated():
+            known = await keys.get(conn, key_id)
+            if known is not None:
+                return not known.is_dead and known.secret_hash == hash_secret(secret)
+            return await keys.create(
+                conn, key_id=key_id, tenant="default", secret_hash=hash_secret(secret), name=name, scopes=scopes
+            )

@@ -182,13 +182,15 @@ def _settings() -> Settings:
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     """End the process with a line that says what is wrong, and the exit code that fits."""
-    from howdah.core.errors import HandlerImportFailed, HowdahError, SettingInvalid, StartRefused
+    from howdah.core.errors import HandlerImportFailed, HowdahError, SettingInvalid, StartRefused, UpRefused
     from howdah.core.service import ExitCode
 
     try:
         yield
     except HowdahError as refusal:
         click.echo(f"howdah: {refusal}", err=True)
+        if isinstance(refusal, UpRefused):
+            sys.exit(refusal.exit_code)
         if isinstance(refusal, (SettingInvalid, HandlerImportFailed)):
             sys.exit(ExitCode.SETTING_INVALID)
         sys.exit(ExitCode.SCHEMA_REFUSED if isinstance(refusal, StartRefused) else ExitCode.FAILED)

@@ -53,7 +53,7 @@ class Rescue(Chore):
         hold_s = await self._hold_s(conn, held)
         if hold_s > 0:
             await self._store.hold(conn, hold_s)
-            _logger.warning("rescue_held", extra={"fields": {"hold_s": hold_s, "since_good_s": held.since_good_s}})
+            _logger.info("rescue_held", extra={"fields": {"hold_s": hold_s, "since_good_s": held.since_good_s}})
             return Round(next_in_s=hold_s)
         expired = await self._runs.lock(conn, held.hold_until)
         rescued, unrescued = await self._runs.fail(conn, expired, _ERROR) if expired else ([], [])

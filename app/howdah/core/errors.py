@@ -13,6 +13,7 @@ that logs and problem documents need not parse messages.
      │    ├── EmbeddedUnavailable  the embedded PostgreSQL cannot be started here
      │    ├── ClockSkewed        this machine's clock is too far from the database's
      │    └── HandlerImportFailed  a module of HOWDAH_HANDLERS could not be imported
+     ├── UpRefused               `howdah up` cannot run here, or one of its processes cannot
      ├── DatabaseUnavailable     PostgreSQL cannot be reached now; repeat later
      │    ├── StorageUnavailable  it answers, but has no room (or no partition) for new rows
      │    └── ClockUnset         the database's time was never sampled
@@ -111,6 +112,18 @@ class HandlerImportFailed(StartRefused):
         self.module = module
         self.trace = trace
         super().__init__(f"the handler module {module!r} could not be imported:\n{trace}")
+
+
+class UpRefused(HowdahError):
+    """`howdah up` cannot run: its directory or port is taken, or one of its processes refuses to start.
+
+    Attributes:
+        exit_code: What the command ends with.
+    """
+
+    def __init__(self, reason: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(reason)
 
 
 class DatabaseUnavailable(HowdahError):

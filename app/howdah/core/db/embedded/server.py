@@ -141,6 +141,10 @@ class EmbeddedPostgres:
         self._process = None
         self.is_owner = False
 
+    def is_running(self) -> bool:
+        """Tell whether the server that this process owns is there; False if it owns none."""
+        return self._process is not None and self._process.poll() is None
+
     def dsn(self, dbname: str) -> str:
         """Return a URL of a database of the started server, as its superuser, over the socket."""
         host = quote(self._host, safe="", errors="surrogateescape")
