@@ -1,9 +1,9 @@
 """Batches in which one bad item must fail alone.
 
 What our statements refuse comes back as rows. An error is something else: a
-value that a type does not take, a trigger that somebody added, a lock that
-somebody holds. It aborts the whole statement and does not say whose fault it
-is, so the batch is halved until the item at fault stands alone.
+value that a type does not take, a trigger that somebody added. It aborts the
+whole statement and does not say whose fault it is, so the batch is halved until
+the item at fault stands alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def bisected(
 
     Raises:
         psycopg.Error: The error is nobody's fault: the connection is lost, the server
-            has no room, or the statement took too long. Nothing was applied.
+            has no room, or the statement or a lock took too long. Nothing was applied.
     """
     async with conn.transaction():
         return await _halved(conn, items, attempt, failed)
@@ -76,5 +76,7 @@ def concerns_all(error: psycopg.Error) -> bool:
         is_disconnect(error)
         or is_storage_full(error)
         or is_missing_partition(error)
-        or isinstance(error, (errors.QueryCanceled, errors.DeadlockDetected, errors.SerializationFailure))
+        # The same lock would be waited for, or the same time be spent, with each half again.
+        or isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable))
+        or isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure))
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from psycopg.errors import LockNotAvailable
+
 from howdah.core.db.queries import load
+from howdah.core.errors import Refused
 
 if TYPE_CHECKING:
     from howdah.core.db.connect import Connection
@@ -30,10 +33,13 @@ class Idempotency:
         """Take a key for this transaction; False if it has an answer already.
 
         Raises:
-            psycopg.errors.LockNotAvailable: Another transaction holds the key for longer than lock_timeout.
+            Refused: Another transaction holds the key for longer than lock_timeout (idempotency_key_in_use).
         """
         parameters = {"tenant_id": tenant_id, "key": key, "request_hash": request_hash}
-        cursor = await conn.execute(load("idempotency.take", self._schema), parameters)
+        try:
+            cursor = await conn.execute(load("idempotency.take", self._schema), parameters)
+        except LockNotAvailable:
+            raise Refused("idempotency_key_in_use", "", "A request with the same key is under way.") from None
         return cursor.rowcount == 1
 
     async def get(self, conn: Connection, tenant_id: int, key: str) -> KeptAnswer | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
-from psycopg.errors import LockNotAvailable
+import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
 from howdah.core.db.arrays import Texts
-from howdah.core.db.bisect import bisected
-from howdah.core.db.errors import translated
+from howdah.core.db.bisect import bisected, concerns_all
+from howdah.core.db.errors import retrying, translated
 from howdah.core.db.queries import load
 from howdah.core.ids import uuid7_floor
 from howdah.core.store.raw_json import raw_json_cursor
+from howdah.core.store.server import within_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import psycopg
+    from collections.abc import Mapping, Sequence
 
     from howdah.core.db.connect import Connection
 
@@ -31,6 +33,9 @@ _ID_AHEAD_MAX: Final = timedelta(minutes=1)
 _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
+
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Draft(NamedTuple):
@@ -133,6 +138,57 @@ class Tasks:
 
         return await bisected(conn, drafts, attempt, _unstorable)
 
+    async def store(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
+        """Store tasks of one or several tenants and commit them together.
+
+        One statement and one commit as long as nothing goes wrong; a draft that
+        causes an error is then refused alone.
+
+        Args:
+            conn: In autocommit mode, or inside a transaction that the caller commits.
+            batches: Drafts by tenant.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; whether they were stored is unknown.
+            StorageUnavailable: The server cannot store now: it has no room or no partition,
+                or somebody holds a lock that it needs. Nothing was stored.
+        """
+        with translated(), within_limits():
+            return await retrying(partial(self._store, conn, batches))
+
+    async def _store(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
+        try:
+            if len(batches) == 1:
+                [(tenant_id, drafts)] = batches.items()
+                return {tenant_id: await self.enqueue(conn, tenant_id, drafts)}
+            async with conn.transaction():
+                return {tenant_id: await self.enqueue(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()}
+        except psycopg.Error as error:
+            if concerns_all(error) or conn.info.transaction_status == TransactionStatus.INERROR:
+                raise
+        async with conn.transaction():
+            return {
+                tenant_id: await self.enqueue_each(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()
+            }
+
+    async def find_stored(self, conn: Connection, tenant_id: int, ids: Sequence[UUID]) -> dict[UUID, Stored]:
+        """Return tasks that an earlier statement stored, as it would have reported them."""
+        with translated():
+            rows = await self.get_many(conn, tenant_id, ids)
+        return {
+            row.id: Stored(
+                ordinal=0,
+                id=row.id,
+                created=True,
+                error=None,
+                due_at=row.run_at,
+                created_at=row.created_at,
+                timeout_s=row.timeout_s,
+                max_attempts=int(row.max_attempts),
+            )
+            for row in rows
+        }
+
     async def get(self, conn: Connection, tenant_id: int, task_id: UUID) -> Any | None:
         """Return one task with everything a client may see, or None; a named tuple of the query's columns."""
         cursor = raw_json_cursor(conn)
@@ -201,9 +257,10 @@ class Tasks:
 
         Raises:
             Refused: There is no such task (not_found), or it has ended (state_conflict).
+            StorageUnavailable: Its run is locked for longer than the transaction's limit.
         """
         parameters = {"tenant": tenant, "id": task_id, "mode": mode}
-        with translated():
+        with translated(), within_limits():
             cursor = await conn.execute(load("task.cancel", self._schema), parameters)
             row = await cursor.fetchone()
         assert row is not None, "a function call returns a row"
@@ -220,7 +277,5 @@ def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
 
 
 def _unstorable(draft: Draft, error: psycopg.Error) -> Stored:
-    if isinstance(error, LockNotAvailable):
-        # Another transaction is making the same queue or handler name.
-        return Stored(0, None, False, "storage_busy  the queue's name is being created by another transaction")
-    return Stored(0, None, False, f"internal_error  {error.sqlstate}")
+    _log.error("task_unstorable", exc_info=error, extra={"fields": {"sqlstate": error.sqlstate}})
+    return Stored(0, None, False, f"internal_error / {error.sqlstate}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WorkerRow(NamedTuple):
-    """A worker process; `state` is live, stopping, stopped or silent."""
+    """A worker process; silent is one not heard of for three of its leases."""
 
     id: int
     name: str
@@ -35,7 +35,7 @@ class WorkerRow(NamedTuple):
     heartbeat_at: datetime
     stopping_at: datetime | None
     stopped_at: datetime | None
-    state: str
+    state: Literal["live", "stopping", "stopped", "silent"]
 
 
 class Workers:

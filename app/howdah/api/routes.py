@@ -1,0 +1,229 @@
+"""Every route: what it is called, who may use it, what it takes and answers.
+
+The table is the only place that says so. Starlette's routes, the check of scopes
+and the OpenAPI document are made from it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import BaseRoute, Route
+
+from howdah.api import health, queues, shapes, tasks, tenants, workers
+from howdah.api.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from howdah.api import auth
+    from howdah.api.call import Answer, Call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        method: GET, POST, …
+        path: Template; parameters in braces.
+        handler: Answers it. Its docstring's first sentence is the summary.
+        scope: What a key needs; None for routes without a key.
+        takes: Shape of the body.
+        body_optional: It may be left out.
+        answers: Shape by status; None for an answer that is not JSON.
+        problems: Codes besides those that every route with a key, or with a body, may answer.
+        parameters: Names of query parameters.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[Answer]]
+    scope: auth.Scope | None
+    answers: dict[int, type | None]
+    takes: type | None = None
+    body_optional: bool = False
+    problems: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = field(default=())
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST",
+        path="/v1/tasks",
+        handler=tasks.create,
+        scope="producer",
+        takes=shapes.TaskCreate,
+        answers={201: shapes.Task},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks",
+        handler=tasks.list_page,
+        scope="viewer",
+        answers={200: shapes.TaskPage},
+        parameters=tasks.LIST_PARAMETERS,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/ping",
+        handler=tenants.ping,
+        scope="viewer",
+        answers={200: shapes.Pong},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks/batch",
+        handler=tasks.create_batch,
+        scope="producer",
+        takes=shapes.BatchCreate,
+        answers={200: shapes.BatchAnswer},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}",
+        handler=tasks.get,
+        scope="viewer",
+        answers={200: shapes.Task},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/tasks/{id}",
+        handler=tasks.delete,
+        scope="producer",
+        answers={200: shapes.Cancelled},
+        problems=("not_found", "state_conflict"),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/tasks/{id}/cancel",
+        handler=tasks.cancel,
+        scope="producer",
+        takes=shapes.Cancel,
+        body_optional=True,
+        answers={200: shapes.Cancelled},
+        problems=("not_found", "state_conflict"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/runs",
+        handler=tasks.list_runs,
+        scope="viewer",
+        answers={200: shapes.RunPage},
+        problems=("not_found",),
+        parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/queues",
+        handler=queues.list_page,
+        scope="viewer",
+        answers={200: shapes.QueuePage},
+        parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/queues/{queue}",
+        handler=queues.get,
+        scope="viewer",
+        answers={200: shapes.Queue},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="PUT",
+        path="/v1/queues/{queue}",
+        handler=queues.put,
+        scope="operator",
+        takes=shapes.QueueWrite,
+        answers={200: shapes.Queue, 201: shapes.Queue},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/queues/{queue}",
+        handler=queues.patch,
+        scope="operator",
+        takes=shapes.QueueWrite,
+        answers={200: shapes.Queue},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/queues/{queue}/stats",
+        handler=queues.stats,
+        scope="viewer",
+        answers={200: shapes.QueueStats},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/workers",
+        handler=workers.list_page,
+        scope="viewer",
+        answers={200: shapes.WorkerPage},
+        parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tenant/callback-secret",
+        handler=tenants.get_callback_secret,
+        scope="admin",
+        answers={200: shapes.CallbackSecret},
+    ),
+    Operation(method="GET", path="/healthz", handler=health.healthz, scope=None, answers={200: shapes.Health}),
+    Operation(
+        method="GET",
+        path="/readyz",
+        handler=health.readyz,
+        scope=None,
+        answers={200: shapes.Ready, 503: shapes.Ready},
+    ),
+    Operation(method="GET", path="/metrics", handler=health.get_metrics, scope=None, answers={200: None}),
+    Operation(method="GET", path="/openapi.json", handler=health.get_openapi, scope=None, answers={200: None}),
+    Operation(method="GET", path="/docs", handler=health.get_docs, scope=None, answers={200: None}),
+)
+
+
+class Endpoint:
+    """The ASGI application of one path: chooses by method, checks the key, answers."""
+
+    def __init__(self, operations: dict[str, Operation]) -> None:
+        """Serve these methods; HEAD as GET."""
+        self._operations = operations
+        if "GET" in operations:
+            self._operations = {**operations, "HEAD": operations["GET"]}
+        self._allow = ", ".join(sorted(self._operations)).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that the router sent here; problems are the middleware's to write."""
+        call: Call = scope["howdah.call"]
+        operation = self._operations.get(scope["method"])
+        if operation is None:
+            raise Problem(
+                "method_not_allowed", f"{scope['method']} is not allowed here.", headers=[(b"allow", self._allow)]
+            )
+        call.route = operation.path
+        if operation.scope is not None:
+            call.key = await call.backend.keys.check(call.headers)
+            if operation.scope not in call.key.scopes:
+                raise Problem("forbidden", f"This needs a key with the scope {operation.scope}.")
+        if not operation.parameters and scope["query_string"]:
+            raise Problem("bad_parameter", "This takes no query parameters.")
+        await call.send(send, await operation.handler(call))
+
+
+def routes() -> list[BaseRoute]:
+    """Return Starlette's routes, one for each path, in the order of the table."""
+    by_path: defaultdict[str, dict[str, Operation]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        by_path[operation.path][operation.method] = operation
+    return [Route(path, Endpoint(operations), name=path) for path, operations in by_path.items()]
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer every other path."""
+    raise Problem("not_found", "There is nothing at this path.")

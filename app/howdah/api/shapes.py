@@ -1,0 +1,369 @@
+"""The JSON that clients send and get; the OpenAPI document is generated from these.
+
+Types and field names are checked here, while decoding. What values are allowed is
+checked by `howdah.enqueue_rows` for tasks, so that HTTP and SQL cannot differ;
+patterns and bounds stand here for readers of the document.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import Annotated, Any, Literal
+from uuid import UUID  # noqa: TC003 - msgspec reads the annotations
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from howdah.api.problems import ProblemDocument  # noqa: TC001 - msgspec reads the annotations
+
+NAME_PATTERN = "^[a-z0-9][a-z0-9_.-]{0,127}$"
+
+Name = Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]
+Duration = Annotated[
+    str,
+    Meta(
+        description='A duration: "250ms", "30s", "5m", "1.5h", "7d", or ISO 8601 without years and months ("PT5M").',
+        extra_json_schema={"pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d)|P[0-9TWDHMS.]+)$"},
+    ),
+]
+Instant = Annotated[
+    str,
+    Meta(
+        description="An RFC 3339 timestamp with its offset.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+Moment = Annotated[datetime, Meta(tz=True)]
+Json = Annotated[Raw, Meta(description="Any JSON value.", extra_json_schema={"title": "Any JSON"})]
+Priority = Literal["critical", "high", "normal", "low"]
+State = Literal[
+    "scheduled",
+    "queued",
+    "blocked",
+    "running",
+    "retrying",
+    "awaiting_callback",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "expired",
+]
+Method = Literal["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
+
+PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high", "critical")
+
+
+class HttpTarget(Struct, forbid_unknown_fields=True):
+    """A callback: the request that is sent when the task runs. `payload` is its body, or `body` here."""
+
+    url: Annotated[str, Meta(description="http or https; at most 2,048 ASCII characters, no user, no fragment.")]
+    method: Annotated[Method, Meta(description="POST if not given.")] | UnsetType = UNSET
+    headers: (
+        Annotated[
+            dict[str, str],
+            Meta(description="At most 64, 6 KiB in all; those that frame or sign the message are reserved."),
+        ]
+        | UnsetType
+    ) = UNSET
+    body: Annotated[str, Meta(description="Sent as it is; excludes payload.")] | UnsetType = UNSET
+    content_type: Annotated[str, Meta(description="Media type of body.")] | UnsetType = UNSET
+    success_statuses: (
+        Annotated[list[int], Meta(description="Statuses that count as success; otherwise 2xx do.")] | UnsetType
+    ) = UNSET
+
+
+class Retry(Struct, forbid_unknown_fields=True):
+    """When a failed attempt is repeated. Fields that are not given take the queue's, then the defaults."""
+
+    max_attempts: (
+        Annotated[int, Meta(description="Attempts in all.", extra_json_schema={"minimum": 1, "maximum": 1000})]
+        | UnsetType
+    ) = UNSET
+    max_age: Annotated[Duration, Meta(description="No attempt starts later than this.")] | UnsetType = UNSET
+    backoff: (
+        Annotated[Literal["exponential", "linear", "fixed", "list"], Meta(description="How delays grow.")] | UnsetType
+    ) = UNSET
+    initial: Annotated[Duration, Meta(description="The first delay.")] | UnsetType = UNSET
+    max: Annotated[Duration, Meta(description="The longest delay, before jitter.")] | UnsetType = UNSET
+    factor: (
+        Annotated[
+            float,
+            Meta(description="Growth of exponential delays.", extra_json_schema={"minimum": 1, "maximum": 100}),
+        ]
+        | UnsetType
+    ) = UNSET
+    jitter: (
+        Annotated[
+            float,
+            Meta(description="Spreads delays by this share.", extra_json_schema={"minimum": 0, "maximum": 1}),
+        ]
+        | UnsetType
+    ) = UNSET
+    delays: Annotated[list[Duration], Meta(description="The delays of backoff list.")] | UnsetType = msgspec.field(
+        name="list", default=UNSET
+    )
+
+
+class TaskCreate(Struct, forbid_unknown_fields=True):
+    """A task to be stored: exactly one of `handler` and `http` says what it runs."""
+
+    queue: Annotated[Name, Meta(description="Made on its first use.")]
+    handler: Annotated[Name, Meta(description="Name of a Python handler.")] | UnsetType = UNSET
+    http: HttpTarget | UnsetType = UNSET
+    payload: (
+        Annotated[
+            Raw,
+            Meta(
+                description="Any JSON, at most 256 KiB and 64 levels deep; kept byte for byte. null is no payload.",
+                extra_json_schema={"title": "Any JSON"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    priority: Annotated[Priority, Meta(description="normal if not given.")] | UnsetType = UNSET
+    run_at: (
+        Annotated[Instant, Meta(description="Not started before; at most 1 day ago and 366 days ahead.")] | UnsetType
+    ) = UNSET
+    delay: Annotated[Duration, Meta(description="Instead of run_at: from now on.")] | UnsetType = UNSET
+    timeout: (
+        Annotated[Duration, Meta(description="For one attempt, 0.1 seconds to 24 hours; else the queue's.")] | UnsetType
+    ) = UNSET
+    retry: Retry | UnsetType = UNSET
+    tags: (
+        Annotated[dict[str, str], Meta(description="At most 32, to find the task by; values of 256 characters.")]
+        | UnsetType
+    ) = UNSET
+    traceparent: (
+        Annotated[str, Meta(description="W3C trace context for the target; else the request's header counts.")]
+        | UnsetType
+    ) = UNSET
+
+
+class Task(Struct):
+    """A task as it stands. Fields that do not apply are left out.
+
+    `payload`, `result` and the headers and body of `http` need the scope `payloads`;
+    lists leave payload and result out.
+    """
+
+    id: UUID
+    state: State
+    queue: str
+    priority: Priority
+    run_at: Annotated[Moment, Meta(description="When its next attempt is, or was, due.")]
+    created_at: Moment
+    attempt: Annotated[int, Meta(description="Attempts that were started.")]
+    max_attempts: int
+    timeout: Duration
+    tags: dict[str, str]
+    handler: str | UnsetType = UNSET
+    http: HttpTarget | UnsetType = UNSET
+    payload: Json | UnsetType = UNSET
+    retry: Annotated[Retry, Meta(description="As given.")] | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
+    blocked_by: (
+        Annotated[
+            list[Literal["steps", "approval", "flow_key", "no_worker"]],
+            Meta(description="no_worker: no live worker serves its target."),
+        ]
+        | UnsetType
+    ) = UNSET
+    worker: Annotated[str, Meta(description="Runs it now.")] | UnsetType = UNSET
+    lease_expires_at: Moment | UnsetType = UNSET
+    deadline_at: Annotated[Moment, Meta(description="End of this attempt's timeout.")] | UnsetType = UNSET
+    cancel_requested: (
+        Annotated[Literal["soft", "hard"], Meta(description="It runs, and was asked to stop.")] | UnsetType
+    ) = UNSET
+    finished_at: Moment | UnsetType = UNSET
+    result: Annotated[Json, Meta(description="What the handler returned.")] | UnsetType = UNSET
+    response_status: Annotated[int, Meta(description="Of the callback's answer.")] | UnsetType = UNSET
+    error: Annotated[Json, Meta(description="Of the last attempt that failed: type, message, …")] | UnsetType = UNSET
+    failed_because: (
+        Annotated[
+            Literal["attempts", "age", "crashes", "not_retryable"],
+            Meta(description="Why it was given up."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class TaskPage(Struct):
+    """A page of tasks, newest first; only a null cursor ends the list."""
+
+    data: list[Task]
+    next_cursor: str | None
+
+
+class BatchCreate(Struct, forbid_unknown_fields=True):
+    """Tasks to be stored together."""
+
+    tasks: Annotated[list[TaskCreate], Meta(description="1 to 1,000.")]
+    atomic: Annotated[bool, Meta(description="Store all or none.")] = False
+
+
+class BatchEnvelope(Struct, forbid_unknown_fields=True):
+    """A `BatchCreate` whose tasks are not decoded yet."""
+
+    tasks: list[Raw]
+    atomic: bool = False
+
+
+class BatchResult(Struct, omit_defaults=True):
+    """What became of one task: 201 with the task, or what the status says with a problem."""
+
+    status: int
+    task: Task | None = None
+    problem: ProblemDocument | None = None
+
+
+class BatchAnswer(Struct):
+    """One result for each task, in their order."""
+
+    results: list[BatchResult]
+
+
+class Cancel(Struct, forbid_unknown_fields=True):
+    """How to cancel: soft tells a running handler, hard aborts it."""
+
+    mode: Literal["soft", "hard"] = "soft"
+
+
+class Cancelled(Struct):
+    """What a cancel led to: `cancelled`, or `running` while its worker is asked to stop it."""
+
+    id: UUID
+    state: Literal["cancelled", "running"]
+
+
+class Run(Struct):
+    """One claim of a task; `outcome` is null while it runs."""
+
+    claim_no: int
+    attempt: int
+    outcome: Literal["succeeded", "failed", "released", "lost", "timed_out", "cancelled", "expired"] | None
+    is_final: bool
+    queued_at: Moment
+    worker: str | None
+    claimed_at: Moment | None
+    finished_at: Moment | None
+    duration_s: float | None
+    response_status: int | None
+    error: Json | None
+    result: Annotated[Json, Meta(description="Needs the scope payloads.")] | UnsetType = UNSET
+    response_body: (
+        Annotated[str, Meta(description="Start of the callback's answer; needs the scope payloads.")] | UnsetType
+    ) = UNSET
+
+
+class RunPage(Struct):
+    """A page of a task's runs, oldest first; only a null cursor ends the list."""
+
+    data: list[Run]
+    next_cursor: str | None
+
+
+class QueueWrite(Struct, forbid_unknown_fields=True):
+    """Settings of a queue, for tasks that bring none of their own."""
+
+    retry: Retry | UnsetType = UNSET
+    timeout: Annotated[Duration, Meta(description="For one attempt, 0.1 seconds to 24 hours.")] | UnsetType = UNSET
+
+
+class Queue(Struct):
+    """A queue with the settings in force."""
+
+    name: str
+    retry: Annotated[dict[str, Any], Meta(description="The whole policy, defaults filled in.")]
+    timeout: Duration
+    created_at: Moment
+    updated_at: Moment
+
+
+class QueuePage(Struct):
+    """A page of queues by name; only a null cursor ends the list."""
+
+    data: list[Queue]
+    next_cursor: str | None
+
+
+class QueueTally(Struct):
+    """What happened in a queue during the last hour, to the minute."""
+
+    enqueued: Annotated[int, Meta(description="Over HTTP.")]
+    succeeded: int
+    failed: Annotated[int, Meta(description="Given up as dead letters.")]
+    retried: int
+    duration_s: Annotated[float, Meta(description="Seconds that finished runs took, added up.")]
+
+
+class QueueStats(Struct):
+    """What a queue holds. A count that equals `count_max` means "at least"."""
+
+    queue: str
+    queued: int
+    scheduled: int
+    retrying: int
+    blocked: int
+    running: int
+    dead_letters: int
+    count_max: int
+    oldest_age_s: Annotated[float | None, Meta(description="How long the oldest due run has waited.")]
+    last_hour: QueueTally
+
+
+class Worker(Struct):
+    """A worker process; `silent` was not heard of for three of its leases."""
+
+    name: str
+    state: Literal["live", "stopping", "stopped", "silent"]
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    handlers: list[str]
+    serves_http: bool
+    concurrency: int
+    lease_s: float
+    started_at: Moment
+    heartbeat_at: Moment
+    stopping_at: Moment | None
+    stopped_at: Moment | None
+
+
+class WorkerPage(Struct):
+    """A page of workers, newest first; only a null cursor ends the list."""
+
+    data: list[Worker]
+    next_cursor: str | None
+
+
+class CallbackSecret(Struct):
+    """The Standard Webhooks secret that signs this tenant's callbacks."""
+
+    tenant: str
+    callback_secret: str
+
+
+class Pong(Struct):
+    """Whose key it is."""
+
+    tenant: str
+
+
+class Health(Struct):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Struct):
+    """Whether the process should be given work; a check says ok or what is wrong."""
+
+    ready: bool
+    checks: dict[str, str]
+    warnings: dict[str, str]
+
+
+def encode(value: object) -> bytes:
+    """Write a struct as JSON."""
+    return msgspec.json.encode(value)
