@@ -63,6 +63,11 @@ def bound(**fields: object) -> Iterator[None]:
         _context.reset(token)
 
 
+def bind(fields: Mapping[str, object]) -> None:
+    """Add fields to every record from here on, in this asyncio task or copied context; read when a record is made."""
+    _context.set(fields)
+
+
 class TaskLog(logging.LoggerAdapter[logging.Logger]):
     """The log that a handler is given: its records carry the run's fields, in any thread."""
 

@@ -1,7 +1,7 @@
 -- End runs for good: delete their rows and append their history.
 -- params: tenant_ids, task_ids, lease_tokens, outcomes (succeeded or cancelled), results (JSON text),
 --   errors (JSON text), response_statuses, response_bodies, durations_s: one element per run.
--- returns: (tenant_id, task_id, queue_id, outcome) of each run that was still held by its token.
+-- returns: (tenant_id, task_id, lease_token, queue_id, outcome) of each run that was still held by its token.
 -- moves: running -> succeeded (finish)
 -- moves: running -> cancelled (cancel)
 -- locks: runs in (tenant_id, task_id) order.
@@ -46,4 +46,4 @@ SELECT
     e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
     e.queued_at, e.claimed_at, howdah.now(), e.lease_token, e.result::json, e.error::jsonb, e.response_body
 FROM ended AS e
-RETURNING tenant_id, task_id, queue_id, outcome
+RETURNING tenant_id, task_id, lease_token, queue_id, outcome

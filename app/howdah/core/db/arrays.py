@@ -64,7 +64,8 @@ class _Packed(Array):
     layout: ClassVar[struct.Struct]
 
     @classmethod
-    def item(cls, value: object) -> bytes:  # type: ignore[override]
+    def item(cls, value: object) -> bytes:
+        """Return one item with its length."""
         return _NULL if value is None else cls.layout.pack(cls.layout.size - 4, value)
 
 
@@ -118,6 +119,7 @@ class Texts(Array):
 
     @staticmethod
     def item(value: object) -> bytes:
+        """Return one item with its length."""
         if value is None:
             return _NULL
         data = value.encode() if isinstance(value, str) else value
@@ -132,6 +134,7 @@ class Uuids(Array):
     element_oid, oid = 2950, 2951
 
     def encode(self) -> bytes:
+        """Return the array in PostgreSQL's binary form."""
         if not self:
             return _EMPTY.pack(0, 0, self.element_oid)
         ids: Sequence[bytes] = self  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -31,7 +31,11 @@ from howdah.core.errors import ServerRefused
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from psycopg.abc import PQGen
+
     from howdah.core.settings import Settings
+
+T = TypeVar("T")
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 ConnectionPool: TypeAlias = AsyncConnectionPool[Connection]
@@ -94,8 +98,26 @@ async def connect(settings: Settings, process: str, *, purpose: Purpose) -> Conn
         )
 
 
-def connect_sync(settings: Settings, process: str, *, purpose: Purpose) -> psycopg.Connection[TupleRow]:
+class _ImpatientConnection(psycopg.Connection[TupleRow]):
+    """A connection that waits for an answer only so long, also of a server that hangs without closing it."""
+
+    answer_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
+
+
+def connect_sync(
+    settings: Settings, process: str, *, purpose: Purpose, answer_s: float | None = None
+) -> psycopg.Connection[TupleRow]:
     """Open a blocking autocommit connection, for threads of their own; see `connect`.
+
+    Args:
+        settings: See `connect`.
+        process: See `connect`.
+        purpose: See `connect`.
+        answer_s: How long a statement may take before it fails as if the connection
+            were lost; None waits as long as TCP does. The connection must then be closed.
 
     Raises:
         DatabaseUnavailable: There was no connection within 5 s for each host.
@@ -103,7 +125,11 @@ def connect_sync(settings: Settings, process: str, *, purpose: Purpose) -> psyco
     """
     parameters = _parameters(settings, process, purpose)
     with translated(), _pooler_refused():
-        return psycopg.connect(parameters.conninfo, autocommit=True, prepare_threshold=parameters.prepare_threshold)
+        conn = _ImpatientConnection.connect(
+            parameters.conninfo, autocommit=True, prepare_threshold=parameters.prepare_threshold
+        )
+    conn.answer_s = answer_s
+    return conn
 
 
 async def open_pool(

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Texts, Uuids
 from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
-from howdah.core.model import Beat, ClaimedRun, LeaseKey, Rearmed
+from howdah.core.model import Beat, LeaseKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
-    from psycopg.abc import Query
+    from psycopg.abc import QueryNoTemplate
 
     from howdah.core.db.connect import Connection
     from howdah.core.model import Offer, Report
 
     SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-    Statement: TypeAlias = tuple[Query, dict[str, Any]]
+    Statement: TypeAlias = tuple[QueryNoTemplate, dict[str, Any]]
 
 # How far past its deadline a lease may reach: time to wait in a worker before it starts
 # (1 s at most), for a cancelled handler to clean up (5 s) and for the outcome to be recorded.
@@ -115,7 +115,8 @@ class Runs:
     def fail(self, reports: Sequence[Report]) -> Statement:
         """Record attempts that failed, timed out or were lost: each is re-armed, or its task given up.
 
-        Returns rows for `rearmed` of the leases that were still held.
+        Returns rows (tenant_id, task_id, lease_token, verdict, queue_id, priority, run_at) of the leases that were
+        still held.
         """
         columns = list(zip(*reports, strict=True))
         parameters = {
@@ -136,7 +137,8 @@ class Runs:
     def release(self, keys: Sequence[LeaseKey]) -> Statement:
         """Hand runs back; no attempt is spent.
 
-        Returns rows for `rearmed` of the leases that were still held.
+        Returns rows (tenant_id, task_id, lease_token, verdict, queue_id, priority, run_at) of the leases that were
+        still held.
         """
         return self._release, _lease_parameters(keys)
 
@@ -160,24 +162,6 @@ class Runs:
         return [Beat(LeaseKey(row[0], row[1], row[2]), row[3], row[4]) for row in rows]
 
 
-async def execute(conn: Connection, statement: Statement) -> tuple[int, list[tuple[Any, ...]]]:
-    """Execute a statement that the connection's reports went into.
-
-    Returns:
-        How many rows came back, and the rows themselves unless there are as many as leases were
-        reported: the usual case, in which nobody needs to look at them.
-
-    Raises:
-        DatabaseUnavailable: The connection is lost; whether it was recorded is unknown.
-        StorageUnavailable: The server has no room.
-    """
-    with translated():
-        cursor = await conn.cursor(binary=True).execute(*statement)
-        count = cursor.rowcount
-        is_plain = statement[1].keys() >= {"results"} and count == len(statement[1]["task_ids"])
-        return count, [] if is_plain else await cursor.fetchall()
-
-
 def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, ...]]:
     """Execute a statement on a blocking connection and return its rows.
 
@@ -189,6 +173,12 @@ def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, 
         return conn.cursor(binary=True).execute(*statement).fetchall()
 
 
-def rearmed(rows: Sequence[tuple[Any, ...]]) -> list[Rearmed]:
-    """Read the rows of `fail` and `release`."""
-    return [Rearmed(LeaseKey(row[0], row[1], row[2]), row[3], row[4], row[5], row[6]) for row in rows]
+def _lease_parameters(keys: Sequence[LeaseKey]) -> dict[str, Any]:
+    columns = list(zip(*keys, strict=True))
+    return {"tenant_ids": Int4s(columns[0]), "task_ids": Uuids(columns[1]), "lease_tokens": Uuids(columns[2])}
+
+
+async def _fetch(conn: Connection, statement: Statement) -> list[tuple[Any, ...]]:
+    with translated():
+        cursor = await conn.cursor(binary=True).execute(*statement)
+        return await cursor.fetchall()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
+from howdah.core.model import TenantSecret
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,3 +43,13 @@ class Tenants:
         cursor = await conn.execute(load("tenant.get", self._schema), {"id": tenant_id}, binary=True)
         row = await cursor.fetchone()
         return None if row is None else Tenant._make(row)
+
+    async def list_secrets(self, conn: Connection) -> list[TenantSecret]:
+        """Return every tenant with the secret that signs its callbacks.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            cursor = await conn.execute(load("tenant.list_secrets", self._schema))
+            return [TenantSecret(*row) for row in await cursor.fetchall()]

@@ -1,0 +1,208 @@
+"""Recording how runs ended: a batch at a time, each lease at most once.
+
+Whoever knows a lease's token owns its outcome. A report whose lease is no longer
+held is looked up in history by a later statement, with a fresh snapshot: in the
+same one, a repeat that raced the first report would seem to have lost its lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import psycopg
+
+from howdah.core.db.bisect import bisected, concerns_all
+from howdah.core.db.errors import retrying, translated
+from howdah.core.model import LeaseKey, Rearmed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from howdah.core.db.connect import Connection
+    from howdah.core.model import Report
+    from howdah.core.store.runs import Runs, Statement
+
+_COMPLETING = frozenset({"succeeded", "cancelled"})
+_MESSAGE_CHARS_MAX = 500
+_END_SOON = "SET LOCAL idle_in_transaction_session_timeout = 10000"
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What became of a batch of reports.
+
+    Attributes:
+        rearmed: Of those that did not end well: what the database decided.
+        already: Leases whose outcome had been recorded as reported: a repeat after a lost answer.
+        refused: Leases that were not held any more, with what history has for them, if anything.
+        replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
+        unrecorded: Reports that could not be recorded at all, with the reason.
+    """
+
+    rearmed: list[Rearmed] = field(default_factory=list)
+    already: list[LeaseKey] = field(default_factory=list)
+    refused: list[tuple[LeaseKey, str | None]] = field(default_factory=list)
+    replaced: list[tuple[LeaseKey, str]] = field(default_factory=list)
+    unrecorded: list[tuple[LeaseKey, str]] = field(default_factory=list)
+
+
+async def record(conn: Connection, runs: Runs, reports: Sequence[Report]) -> Recorded:
+    """Record how runs ended, all of them in one transaction.
+
+    Safe to repeat with the same reports: what was recorded before is recognised.
+
+    Args:
+        conn: Hot, autocommit, reading raw.
+        runs: The statements.
+        reports: At least one.
+
+    Raises:
+        DatabaseUnavailable: The connection is lost; whether it was recorded is unknown. Repeat it.
+        StorageUnavailable: The server has no room. Repeat it later.
+    """
+    batch = _Batch(conn, runs, reports)
+    with translated():
+        try:
+            await retrying(batch.record_all)
+        except psycopg.Error as error:
+            if concerns_all(error):
+                raise
+            await retrying(batch.record_each)
+    await batch.look_up()
+    return batch.recorded
+
+
+class _Batch:
+    def __init__(self, conn: Connection, runs: Runs, reports: Sequence[Report]) -> None:
+        self._conn = conn
+        self._runs = runs
+        self._completing = [report for report in reports if report.outcome in _COMPLETING]
+        self._failing: list[Report] = []
+        self._releasing: list[Report] = []
+        if len(self._completing) < len(reports):
+            self._failing = [each for each in reports if each.outcome not in _COMPLETING and each.outcome != "released"]
+            self._releasing = [report for report in reports if report.outcome == "released"]
+        self._unmatched: list[Report] = []
+        self.recorded = Recorded()
+
+    async def record_all(self) -> None:
+        """Record everything; a single statement needs no transaction around it."""
+        self.recorded, self._unmatched = Recorded(), []
+        kinds = [
+            (self._complete, self._completing),
+            (self._fail, self._failing),
+            (self._release, self._releasing),
+        ]
+        present = [(write, part) for write, part in kinds if part]
+        if len(present) == 1:
+            write, part = present[0]
+            await write(part)
+            return
+        async with self._conn.transaction():
+            for write, part in present:
+                await write(part)
+
+    async def record_each(self) -> None:
+        """Record what can be recorded, in one transaction: reports at fault become failures, or are left out."""
+        self.recorded, self._unmatched = Recorded(), []
+        async with self._conn.transaction():
+            replaced: list[Report] = []
+            if self._completing:
+                await bisected(self._conn, self._completing, self._completed, partial(self._replace, replaced))
+            failing = [*self._failing, *replaced]
+            if failing:
+                await bisected(self._conn, failing, self._failed, self._leave_out)
+            if self._releasing:
+                await bisected(self._conn, self._releasing, self._released, self._leave_out)
+
+    async def look_up(self) -> None:
+        """Tell repeats from reports that came too late."""
+        if not self._unmatched:
+            return
+        known = await self._runs.find_recorded(self._conn, [report.key for report in self._unmatched])
+        for report in self._unmatched:
+            outcome = known.get(report.key)
+            if _agrees(report.outcome, outcome):
+                self.recorded.already.append(report.key)
+            else:
+                self.recorded.refused.append((report.key, outcome))
+
+    async def _complete(self, part: Sequence[Report]) -> None:
+        cursor = await self._conn.cursor(binary=True).execute(*self._runs.complete(part))
+        if cursor.rowcount != len(part):
+            self._miss(part, {LeaseKey(row[0], row[1], row[2]) for row in await cursor.fetchall()})
+
+    async def _fail(self, part: Sequence[Report]) -> None:
+        await self._rearm(part, self._runs.fail(part))
+
+    async def _release(self, part: Sequence[Report]) -> None:
+        await self._rearm(part, self._runs.release([report.key for report in part]))
+
+    async def _rearm(self, part: Sequence[Report], statement: Statement) -> None:
+        cursor = await self._conn.cursor(binary=True).execute(*statement)
+        rows: list[tuple[Any, ...]] = await cursor.fetchall()
+        rearmed = [Rearmed(LeaseKey(row[0], row[1], row[2]), row[3], row[4], row[5], row[6]) for row in rows]
+        self.recorded.rearmed += rearmed
+        if len(rows) != len(part):
+            self._miss(part, {each.key for each in rearmed})
+
+    def _miss(self, part: Sequence[Report], matched: set[LeaseKey]) -> None:
+        self._unmatched += [report for report in part if report.key not in matched]
+
+    # `bisected` wants one result for each item; these record theirs on the side.
+
+    async def _completed(self, part: Sequence[Report]) -> Sequence[None]:
+        await self._complete(part)
+        return [None] * len(part)
+
+    async def _failed(self, part: Sequence[Report]) -> Sequence[None]:
+        await self._fail(part)
+        return [None] * len(part)
+
+    async def _released(self, part: Sequence[Report]) -> Sequence[None]:
+        await self._release(part)
+        return [None] * len(part)
+
+    def _replace(self, replaced: list[Report], report: Report, error: psycopg.Error) -> None:
+        reason = str(error)[:_MESSAGE_CHARS_MAX]
+        text = msgspec.json.encode({"type": "result_invalid", "message": f"the result cannot be stored: {reason}"})
+        replaced.append(
+            report._replace(outcome="failed", result=None, error=text, response_body=None, retryable=False)
+        )
+        self.recorded.replaced.append((report.key, reason))
+
+    def _leave_out(self, report: Report, error: psycopg.Error) -> None:
+        self.recorded.unrecorded.append((report.key, str(error)[:_MESSAGE_CHARS_MAX]))
+
+
+def _agrees(reported: str, recorded: str | None) -> bool:
+    """Tell whether history has what was reported: a failure or hand-back of a run that was to be cancelled is that."""
+    return recorded == reported or (recorded == "cancelled" and reported not in _COMPLETING)
+
+
+async def complete_in_transaction(conn: Connection, runs: Runs, report: Report) -> bool:
+    """Record one run as the last statement of its handler's own transaction.
+
+    From here on the run's row is locked, so the transaction must end at once; if
+    its client vanishes, the server ends it after 10 s.
+
+    Returns:
+        Whether the lease was still held; if not, the transaction must be rolled back.
+
+    Raises:
+        DatabaseUnavailable: The connection is lost; the transaction is rolled back.
+    """
+    with translated():
+        await conn.execute(_END_SOON)
+        cursor = await conn.cursor(binary=True).execute(*runs.complete([report]))
+        return cursor.rowcount == 1
+
+
+def complete_in_transaction_sync(conn: psycopg.Connection[tuple[Any, ...]], runs: Runs, report: Report) -> bool:
+    """Do what `complete_in_transaction` does, on a blocking connection."""
+    with translated():
+        conn.execute(_END_SOON)
+        return conn.cursor(binary=True).execute(*runs.complete([report])).rowcount == 1

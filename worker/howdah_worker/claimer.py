@@ -1,0 +1,289 @@
+"""Claims runs: as many as there is room for, from the lanes that have work, the moment they have it.
+
+It wakes by notifications, by the next due time that it knows of, and by a poll
+every second, on which nothing but latency depends. Plain functions are claimed
+apart from everything else, for when all threads are busy their runs should wait
+where other workers can take them; so there are up to two lane books.
+
+An answer may be lost after the claim has committed. The claim's token is then
+asked for until its lease would be over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from howdah.core import metrics
+from howdah.core.backoff import retry_forever
+from howdah.core.model import LaneKey
+from howdah.core.store.lanes import LANES_PER_PEEK_MAX
+from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
+from howdah_worker.connection import HotConnection
+from howdah_worker.lanes import LaneBook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from howdah.core.clock import DatabaseClock
+    from howdah.core.db.connect import Connection
+    from howdah.core.settings import Settings
+    from howdah.core.store.lanes import Lanes
+    from howdah.core.store.runs import Runs
+    from howdah.core.store.server import Server
+    from howdah.core.wake import Word
+    from howdah_worker.catalogue import Catalogue
+    from howdah_worker.executor import Executor
+    from howdah_worker.lease_keeper import LeaseKeeper
+
+POLL_S: Final = 1.0
+# With very many lanes a poll takes long; it then comes less often.
+_POLL_COSTS: Final = 20
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is claimed together."""
+
+    in_threads: bool
+    book: LaneBook
+    target_ids: list[int]
+
+
+class Claimer:
+    """The loop that keeps the executor supplied."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: int,
+        *,
+        catalogue: Catalogue,
+        clock: DatabaseClock,
+        runs: Runs,
+        lanes: Lanes,
+        server: Server,
+        keeper: LeaseKeeper,
+    ) -> None:
+        """Describe the claimer; `run` does the work.
+
+        Args:
+            settings: Tell where PostgreSQL is, and how long leases last.
+            worker_id: Of this worker.
+            catalogue: What may be claimed; kept up to date here.
+            clock: Gets samples of the database's time here.
+            runs: Statements on runs.
+            lanes: Statements on lanes.
+            server: Statement that samples the clock.
+            keeper: Is told when a cancel waits.
+        """
+        self._connection = HotConnection(settings)
+        self._lease_s = settings.lease_s
+        self._worker_id = worker_id
+        self._catalogue = catalogue
+        self._clock = clock
+        self._runs = runs
+        self._lanes = lanes
+        self._server = server
+        self._keeper = keeper
+        self._sources = [_Source(False, LaneBook(), []), _Source(True, LaneBook(), [])]
+        # Claims whose answer was lost: token and when they were sent.
+        self._unanswered: dict[tuple[bytes, bool], float] = {}
+        self._ask_at = 0.0
+        self._poll_at = 0.0
+        self._poll_cost_s = 0.0
+        self._news = asyncio.Event()
+        self._is_fresh = False
+
+    # Called on the event loop by others.
+
+    def hear(self, words: Iterable[Word]) -> None:
+        """Take note of wake-ups."""
+        for word in words:
+            match word:
+                case LaneReady():
+                    self._hear_lane(word)
+                case AllLanes():
+                    for source in self._sources:
+                        source.book.rewind()
+                case CatalogueChanged():
+                    self._catalogue.want_refresh()
+                case BeatNow(worker_id) if worker_id == self._worker_id:
+                    self._keeper.beat()
+                case _:
+                    continue
+        self._news.set()
+
+    def missed(self) -> None:
+        """Take note that wake-ups may have been missed: everything is looked at anew."""
+        self._is_fresh = False
+        self._catalogue.want_refresh()
+        self._news.set()
+
+    def rearmed(self, lane: LaneKey, run_at: int) -> None:
+        """Take note of a run that this worker gave back, without waiting for its own notification."""
+        now = self._now()
+        for source in self._sources:
+            source.book.wake(lane, run_at, now)
+        self._news.set()
+
+    def room(self) -> None:
+        """Take note that more runs may be claimed."""
+        self._news.set()
+
+    # The loop.
+
+    async def run(self, stop: asyncio.Event, executor: Executor) -> None:
+        """Claim until `stop` is set.
+
+        Raises:
+            Stopped: `stop` was set while PostgreSQL was away.
+        """
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._news.set())
+        try:
+            while not stop.is_set():
+                self._news.clear()
+                if not await retry_forever(lambda: self._round(executor), "claim", stop):
+                    await self._sleep(executor)
+        finally:
+            stopping.cancel()
+            await self._connection.drop()
+
+    async def _round(self, executor: Executor) -> bool:
+        """Do what is to be done now; whether there may be more to do at once."""
+        async with self._connection.use() as conn:
+            if self._connection.is_new:
+                self._is_fresh = False
+            if not self._is_fresh:
+                await self._start_over(conn)
+            if self._unanswered and (self._connection.is_new or time.monotonic() >= self._ask_at):
+                await self._find_claimed(conn, executor)
+            if self._catalogue.due_in_s() <= 0:
+                await self._refresh(conn)
+            if time.monotonic() >= self._poll_at:
+                self._poll_at = time.monotonic() + max(POLL_S, _POLL_COSTS * self._poll_cost_s)
+                self._poll_cost_s = 0.0
+                for source in self._sources:
+                    source.book.doubt()
+            did_something = False
+            for source in self._sources:
+                if source.target_ids and executor.want(in_threads=source.in_threads):
+                    did_something |= await self._serve(conn, source, executor)
+        return did_something
+
+    async def _serve(self, conn: Connection, source: _Source, executor: Executor) -> bool:
+        """Claim from ready lanes, or else peek at unsure ones; False if there are neither."""
+        if source.book.has_ready(self._now()):
+            await self._claim(conn, source, executor)
+            return True
+        if not source.book.is_unsure():
+            return False
+        asked = source.book.take_unsure(LANES_PER_PEEK_MAX, self._now())
+        begun = time.monotonic()
+        dues = await self._lanes.peek(conn, asked, source.target_ids)
+        self._poll_cost_s += time.monotonic() - begun
+        source.book.peeked(asked, dues, self._now())
+        return True
+
+    async def _claim(self, conn: Connection, source: _Source, executor: Executor) -> None:
+        offers = source.book.offers(self._now(), executor.want(in_threads=source.in_threads))
+        token = uuid4().bytes
+        sent_at = time.monotonic()
+        try:
+            rows = await self._runs.claim(
+                conn,
+                offers,
+                source.target_ids,
+                worker_id=self._worker_id,
+                lease_token=token,
+                lease_s=self._lease_s,
+            )
+        except BaseException:
+            self._unanswered[token, source.in_threads] = sent_at
+            raise
+        metrics.CLAIM_SECONDS.observe_many([time.monotonic() - sent_at])
+        source.book.claimed(offers, rows)
+        if rows:
+            self._accept(executor, rows, token, sent_at, in_threads=source.in_threads)
+
+    def _accept(
+        self,
+        executor: Executor,
+        rows: Sequence[tuple[Any, ...]],
+        token: bytes,
+        sent_at: float,
+        *,
+        in_threads: bool,
+    ) -> None:
+        metrics.RUNS_CLAIMED.inc(len(rows))
+        # run_at, timeout_s and deadline_at: how long each waited from being due to its claim.
+        metrics.RUN_WAIT_SECONDS.observe_many([(row[10] - row[7]) / 1e6 - row[9] for row in rows])
+        executor.accept(rows, token, sent_at, in_threads=in_threads)
+
+    async def _find_claimed(self, conn: Connection, executor: Executor) -> None:
+        """Ask for the runs of claims whose answer was lost; a claim may still commit after its connection is gone."""
+        self._ask_at = time.monotonic() + POLL_S
+        for (token, in_threads), sent_at in list(self._unanswered.items()):
+            rows = await self._runs.find_claimed(conn, token, self._worker_id)
+            if rows or time.monotonic() > sent_at + self._lease_s:
+                del self._unanswered[token, in_threads]
+            if rows:
+                _logger.info("claim_recovered", extra={"fields": {"count": len(rows)}})
+                self._accept(executor, rows, token, sent_at, in_threads=in_threads)
+
+    async def _start_over(self, conn: Connection) -> None:
+        """Begin without horizons: another server may answer, with other rows."""
+        await self._refresh(conn)
+        for source in self._sources:
+            source.book.reset()
+        self._poll_at = 0.0
+        self._is_fresh = True
+
+    async def _refresh(self, conn: Connection) -> None:
+        await self._server.sample_clock(conn, self._clock)
+        has_new_targets = await self._catalogue.refresh(conn)
+        queues = self._catalogue.queues()
+        targets = (self._catalogue.loop_targets(), self._catalogue.thread_targets())
+        for source, target_ids in zip(self._sources, targets, strict=True):
+            source.target_ids = target_ids
+            source.book.set_queues(queues if source.target_ids else {})
+            if has_new_targets:
+                source.book.rewind()
+
+    def _hear_lane(self, word: LaneReady) -> None:
+        if not self._catalogue.is_known(word.queue_id):
+            self._catalogue.want_refresh()
+            return
+        microseconds = (word.run_at - _EPOCH) // _MICROSECOND
+        now = self._now()
+        for source in self._sources:
+            source.book.wake(LaneKey(word.queue_id, word.priority), microseconds, now)
+
+    async def _sleep(self, executor: Executor) -> None:
+        """Wait for news, at most until something falls due."""
+        wake_at = time.monotonic() + self._catalogue.due_in_s()
+        if any(source.target_ids and executor.want(in_threads=source.in_threads) for source in self._sources):
+            wake_at = min(wake_at, self._poll_at)
+            dues = [due for source in self._sources if (due := source.book.next_due()) is not None]
+            if dues:
+                wake_at = min(wake_at, time.monotonic() + (min(dues) - self._now()) / 1e6)
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + wake_at - time.monotonic()):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def _now(self) -> int:
+        """Return the database's time in microseconds since 2000."""
+        return int((self._clock.now_s() - _EPOCH.timestamp()) * 1e6)

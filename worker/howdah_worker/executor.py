@@ -1,0 +1,430 @@
+"""Runs what was claimed: async handlers and callbacks as one asyncio task each, plain functions in threads.
+
+At most `concurrency` runs are under way, at most `threads` of them in threads; what
+was claimed ahead waits here in order. The outcome of each goes to the finisher. A
+handler that must stop is told (`ctx.cancelled`); one on the event loop is then
+cancelled, one in a thread cannot be: its outcome is recorded all the same, and it
+keeps its slot until it returns.
+
+Measured: 8 us a run for a handler that does nothing, its task and context included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from howdah.core import log, metrics
+from howdah.core.db.arrays import jsonb_text
+from howdah_worker import outcome
+from howdah_worker.callback import AttemptContext
+from howdah_worker.callback_request import request_of
+from howdah_worker.prefetch import Prefetch
+from howdah_worker.run import Run, RunFields, Stage, Stop
+from howdah_worker.run_context import RunContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from howdah.core.model import CancelMode
+    from howdah.handlers import Handler
+    from howdah_worker.callback import CallbackClient
+    from howdah_worker.finisher import Finisher
+    from howdah_worker.lease_keeper import LeaseKeeper
+    from howdah_worker.outcome import Ending
+    from howdah_worker.run_context import Surroundings
+
+# A handler that is cancelled gets this long to clean up before its outcome is recorded without it.
+CLEANUP_S: Final = 5.0
+# A soft cancel that a handler ignores for so long becomes a hard one.
+SOFT_CANCEL_S: Final = 30.0
+# A callback ends by its own timeout; this is for one that does not.
+_CALLBACK_SLACK_S: Final = 1.0
+# A run that waited for a slot for so long was claimed too early: another worker may be idle.
+_WAIT_S_MAX: Final = 1.0
+# Retention rewrites a partition: its tasks are away for a moment, and their runs wait.
+_TASK_AWAY_S: Final = 1.0
+# Outcomes that wait to be recorded; with more, PostgreSQL is the bottleneck and more claims would not help.
+_BACKLOG_MAX: Final = 2_000
+
+_logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Holds the runs of this worker from their claim to their outcome."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        threads: int,
+        around: Surroundings,
+        finisher: Finisher,
+        keeper: LeaseKeeper,
+        callbacks: CallbackClient,
+        on_room: Callable[[], None],
+    ) -> None:
+        """Make an executor on the running event loop.
+
+        Args:
+            concurrency: Runs under way at once.
+            threads: How many of them may be plain functions.
+            around: What contexts are made of.
+            finisher: Takes the outcomes.
+            keeper: Keeps the leases.
+            callbacks: Delivers callbacks.
+            on_room: Called when more runs could be claimed.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._around = around
+        self._catalogue = around.catalogue
+        self._finisher = finisher
+        self._keeper = keeper
+        self._callbacks = callbacks
+        self._on_room = on_room
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="howdah-handler")
+        self._free = concurrency
+        self._threads_free = threads
+        self._for_loop: deque[Run] = deque()
+        self._for_threads: deque[Run] = deque()
+        self._loop_plan = Prefetch(concurrency)
+        self._thread_plan = Prefetch(min(threads, concurrency))
+        self._taskless: set[Run] = set()
+        self._running: dict[Run, None] = {}
+        self._check_at = math.inf
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # What the claimer asks and gives.
+
+    def want(self, *, in_threads: bool) -> int:
+        """Return how many runs to claim now for the event loop, or for threads; 0 for none."""
+        if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
+            return 0
+        if in_threads:
+            return self._thread_plan.want(min(self._free, self._threads_free), len(self._for_threads))
+        return self._loop_plan.want(self._free, len(self._for_loop))
+
+    def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, *, in_threads: bool) -> None:
+        """Take over claimed runs and start as many as there are slots.
+
+        Args:
+            rows: Of run/claim.
+            token: Their lease token.
+            claimed_at: Monotonic instant before the claim was sent.
+            in_threads: They are plain functions.
+        """
+        runs = [Run(row, token, claimed_at) for row in rows]
+        self._keeper.hold(runs)
+        self._idle.clear()
+        waiting = self._for_threads if in_threads else self._for_loop
+        for run in runs:
+            if run.has_task:
+                waiting.append(run)
+            else:
+                self._taskless.add(run)
+                self._loop.call_later(_TASK_AWAY_S, self._hand_back, run)
+        if self._is_closed:
+            self.hand_back_waiting()
+        self._fill()
+
+    # What the keeper and the drain tell.
+
+    def cancel(self, run: Run, mode: CancelMode) -> None:
+        """Cancel a run by request: one that waits ends at once, a handler is told, and stopped if it is hard."""
+        if run.stage is Stage.WAITING:
+            self._hand_back(run)
+        elif run.stage is Stage.RUNNING and run.stop is None:
+            if mode == "hard":
+                self._stop(run, Stop.CANCEL)
+            elif not run.is_told:
+                run.tell()
+                self._loop.call_later(SOFT_CANCEL_S, self.cancel, run, "hard")
+
+    def lose(self, run: Run) -> None:
+        """Stop a run whose lease is no longer held; nothing is reported."""
+        if run.stage in (Stage.REPORTED, Stage.GONE) or run.is_in_doubt:
+            return  # Its outcome, which has just been recorded, is why the lease is gone.
+        metrics.LEASES_LOST.inc()
+        _logger.warning("lease_lost", extra={"fields": self._fields(run)})
+        self._keeper.forget([run])
+        if run.stage is Stage.WAITING:
+            run.stage = Stage.GONE
+        else:
+            self._stop(run, Stop.LOST)
+
+    def fence(self, run: Run) -> None:
+        """Stop a run whose lease could not be renewed and is about to end."""
+        if run.stage is Stage.WAITING:
+            self._hand_back(run)
+        elif run.stage is Stage.RUNNING and run.stop is None and not run.is_fenced:
+            run.is_fenced = True
+            _logger.warning("lease_not_renewed", extra={"fields": self._fields(run)})
+            self._stop(run, Stop.FENCE)
+
+    def abandon(self, runs: Sequence[Run]) -> None:
+        """Stop handlers whose runs the keeper has ended while the event loop was blocked."""
+        for run in runs:
+            if run.task is not None:
+                run.tell()
+                run.task.cancel()
+
+    def close(self) -> None:
+        """Take no more runs, and hand back those that have not started."""
+        self._is_closed = True
+        self.hand_back_waiting()
+
+    def hand_back_waiting(self) -> None:
+        """Release everything that waits for a slot."""
+        for waiting in (self._for_loop, self._for_threads):
+            while waiting:
+                self._hand_back(waiting.popleft())
+        for run in list(self._taskless):
+            self._hand_back(run)
+        self._check_idle()
+
+    def stop_running(self) -> None:
+        """Cancel every handler and release its run, because the process ends."""
+        for run in list(self._running):
+            if run.stage is Stage.RUNNING:
+                self._stop(run, Stop.DRAIN)
+
+    def give_up_running(self) -> None:
+        """Report every run that has no outcome yet, without waiting for its handler any longer."""
+        for run in list(self._running):
+            if run.stage is Stage.RUNNING and not run.is_overdue:
+                self._give_up(run)
+
+    def running_count(self) -> int:
+        """Return how many runs have an outcome yet to come."""
+        return sum(run.stage is Stage.RUNNING for run in self._running)
+
+    async def until_idle(self) -> None:
+        """Wait until no run has an outcome yet to come; handlers that outlive their outcome do not count."""
+        await self._idle.wait()
+
+    def look_after(self, now: float) -> None:
+        """Hand back what has waited too long for a slot; called a few times a second."""
+        for waiting, plan in ((self._for_loop, self._loop_plan), (self._for_threads, self._thread_plan)):
+            while waiting and waiting[0].claimed_at < now - _WAIT_S_MAX:
+                plan.forget()
+                self._hand_back(waiting.popleft())
+        metrics.RUNS_RUNNING.set(len(self._running))
+
+    # Starting.
+
+    def _fill(self) -> None:
+        while self._free:
+            loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
+            if self._for_threads and self._threads_free and self._for_threads[0].claimed_at <= loop_first:
+                self._start(self._for_threads.popleft(), in_threads=True)
+            elif self._for_loop:
+                self._start(self._for_loop.popleft(), in_threads=False)
+            else:
+                return
+
+    def _start(self, run: Run, *, in_threads: bool) -> None:
+        if run.stage is not Stage.WAITING:
+            return
+        handler = self._catalogue.handler(run.target_id)
+        if handler is None and run.http is None:
+            self._hand_back(run)  # The target vanished between claim and start.
+            return
+        self._free -= 1
+        self._running[run] = None
+        run.stage = Stage.RUNNING
+        run.started_at = time.monotonic()
+        if handler is None:
+            run.deadline = run.started_at + run.timeout_s + _CALLBACK_SLACK_S
+            run.task = self._loop.create_task(self._call_back(run))
+        else:
+            if handler.timeout_s is not None and handler.timeout_s < run.timeout_s:
+                run.timeout_s = handler.timeout_s
+            run.deadline = run.started_at + run.timeout_s
+            if in_threads:
+                self._threads_free -= 1
+                self._pool.submit(contextvars.copy_context().run, self._perform_in_thread, run, handler)
+            else:
+                run.task = self._loop.create_task(self._perform(run, handler))
+        self._check_by(run.deadline)
+
+    async def _perform(self, run: Run, handler: Handler) -> None:
+        is_interrupted = False
+        try:
+            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+            context = RunContext(run, handler.name, self._around)
+            ending = outcome.of_result(await handler.function(*handler.arguments(run.payload, context)))
+        except asyncio.CancelledError as error:
+            is_interrupted = True
+            ending = outcome.of_error(error)
+        except GeneratorExit:
+            raise  # The event loop is gone.
+        except BaseException as error:
+            ending = outcome.of_error(error)
+        self._end(run, ending, is_interrupted, self._loop_plan)
+
+    async def _call_back(self, run: Run) -> None:
+        is_interrupted = False
+        try:
+            ending = await self._deliver(run)
+        except asyncio.CancelledError as error:
+            is_interrupted = True
+            ending = outcome.of_error(error)
+        except Exception as error:
+            ending = outcome.of_error(error)
+        self._end(run, ending, is_interrupted, self._loop_plan)
+
+    async def _deliver(self, run: Run) -> Ending:
+        log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+        assert run.http is not None
+        try:
+            request = request_of(jsonb_text(run.http), run.payload, run.timeout_s)
+        except msgspec.DecodeError as error:
+            return outcome.task_unreadable(f"the HTTP target: {error}")
+        attempt = AttemptContext(
+            task_id=str(UUID(bytes=run.task_id)),
+            attempt=run.attempt,
+            claim_no=run.claim_no,
+            queue=self._catalogue.queue_name(run.queue_id),
+            secrets=self._catalogue.tenant_secrets(run.tenant_id),
+            traceparent=run.traceparent,
+        )
+        result = await self._callbacks.deliver(request, attempt)
+        metrics.CALLBACKS.labels(_callback_label(result.status, result.error_type)).inc()
+        return outcome.of_callback(result)
+
+    def _perform_in_thread(self, run: Run, handler: Handler) -> None:
+        try:
+            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+            context = RunContext(run, handler.name, self._around)
+            ending = outcome.of_result(handler.call(handler.arguments(run.payload, context)))
+        except BaseException as error:
+            ending = outcome.of_error(error)
+        self._loop.call_soon_threadsafe(self._end_thread, run, ending)
+
+    # Ending.
+
+    def _end_thread(self, run: Run, ending: Ending) -> None:
+        self._threads_free += 1
+        self._end(run, ending, False, self._thread_plan)
+
+    def _end(self, run: Run, ending: Ending, is_interrupted: bool, plan: Prefetch) -> None:
+        """Take the outcome of a handler that has ended, and give its slot to the next."""
+        del self._running[run]
+        self._free += 1
+        duration_s = time.monotonic() - run.started_at
+        plan.observe(1, duration_s)
+        if run.stage is Stage.RUNNING:
+            self._report(run, _judge(run, ending, is_interrupted), duration_s)
+        elif run.is_overdue:
+            metrics.SLOTS_OVERDUE.dec()
+            _logger.warning("handler_returned_late", extra={"fields": {**self._fields(run), "took_s": duration_s}})
+        self._fill()
+        self._on_room()
+
+    def _report(self, run: Run, ending: Ending | None, duration_s: float | None) -> None:
+        if ending is None:
+            run.stage = Stage.GONE
+        else:
+            run.stage = Stage.REPORTED
+            run.report = run.report_of(ending, duration_s)
+            self._finisher.report(run)
+        self._check_idle()
+
+    def _hand_back(self, run: Run) -> None:
+        self._taskless.discard(run)
+        if run.stage is Stage.WAITING:
+            self._report(run, outcome.RELEASED, None)
+
+    def _check_idle(self) -> None:
+        if self._is_closed and not self._for_loop and not self._for_threads and not self.running_count():
+            self._idle.set()
+
+    # Stopping.
+
+    def _stop(self, run: Run, reason: Stop) -> None:
+        """Make a handler stop; it has `CLEANUP_S` to do so if it is on the event loop."""
+        run.tell()
+        if run.task is not None:
+            run.stop = reason
+            run.task.cancel()
+            run.deadline = time.monotonic() + CLEANUP_S
+            self._check_by(run.deadline)
+        # A plain function that ends before its lease does may still report.
+        elif reason is not Stop.FENCE:
+            run.stop = reason
+            self._give_up(run)
+
+    def _give_up(self, run: Run) -> None:
+        """Do not wait any longer for a handler that does not end; report its run unless that was done."""
+        duration_s = time.monotonic() - run.started_at
+        run.is_overdue = True
+        metrics.SLOTS_OVERDUE.inc()
+        _logger.warning("handler_overdue", extra={"fields": {**self._fields(run), "reason": _reason(run)}})
+        if run.stage is Stage.RUNNING:
+            self._report(run, _judge(run, outcome.SUCCEEDED, True), duration_s)
+
+    def _check_by(self, deadline: float) -> None:
+        """Look at running handlers at `deadline` at the latest: one timer serves all of them."""
+        if deadline < self._check_at:
+            self._check_at = deadline
+            if self._check_timer is not None:
+                self._check_timer.cancel()
+            self._check_timer = self._loop.call_later(deadline - time.monotonic(), self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        self._check_at, self._check_timer = math.inf, None
+        now, next_at = time.monotonic(), math.inf
+        for run in list(self._running):
+            if run.deadline <= now and not run.is_overdue:
+                if run.stop is None:
+                    self._stop(run, Stop.TIMEOUT)
+                else:
+                    self._give_up(run)
+            if not run.is_overdue:
+                next_at = min(next_at, run.deadline)
+        if next_at < math.inf:
+            self._check_by(next_at)
+
+    def _fields(self, run: Run) -> dict[str, object]:
+        return dict(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+
+
+def _judge(run: Run, ending: Ending, is_interrupted: bool) -> Ending | None:
+    """Decide what is reported of a run whose handler ended, or is given up; None for nothing."""
+    match run.stop:
+        case None:
+            if run.has_seen and ending.outcome == "succeeded":
+                return outcome.cancelled("the handler stopped when it was asked to")
+            return ending
+        case Stop.TIMEOUT:
+            return outcome.timed_out(run.timeout_s)
+        case Stop.CANCEL:
+            return outcome.cancelled("stopped by request")
+        case Stop.LOST:
+            return None
+        case Stop.FENCE | Stop.DRAIN:
+            return outcome.RELEASED if is_interrupted else ending
+
+
+def _reason(run: Run) -> str:
+    return run.stop.value if run.stop is not None else "unknown"
+
+
+def _callback_label(status: int | None, error_type: str | None) -> str:
+    if status is not None:
+        return f"{status // 100}xx"
+    if error_type == "timeout":
+        return "timeout"
+    return "refused" if error_type in ("blocked_address", "request_invalid", "signing_failed") else "network"

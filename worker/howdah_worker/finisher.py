@@ -1,0 +1,211 @@
+"""Records outcomes: batch after batch, each holding whatever arrived while the last was committed.
+
+A report is repeated until PostgreSQL has answered, however long that takes; the
+lease's token sees to it that each is recorded at most once. Its run is held, and
+its lease renewed, until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from howdah.core import metrics
+from howdah.core.backoff import retry_forever
+from howdah.core.errors import DatabaseUnavailable
+from howdah.core.model import LaneKey
+from howdah.core.store.reports import record
+from howdah.core.wake import LaneReady
+from howdah_worker.connection import HotConnection
+from howdah_worker.run import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from howdah.core.model import Rearmed
+    from howdah.core.settings import Settings
+    from howdah.core.store.lanes import Lanes
+    from howdah.core.store.reports import Recorded
+    from howdah.core.store.runs import Runs
+    from howdah_worker.lease_keeper import LeaseKeeper
+    from howdah_worker.run import Run
+    from howdah_worker.tally import TallySheet
+
+# More rows in one statement cost no less each, and hold their locks for longer.
+BATCH_MAX: Final = 1_000
+# At most one message to other workers in this time, the first at once.
+NOTIFY_PAUSE_S: Final = 0.005
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+_logger = logging.getLogger(__name__)
+
+
+class Finisher:
+    """Takes decided runs and sees that their reports are recorded."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runs: Runs,
+        lanes: Lanes,
+        keeper: LeaseKeeper,
+        tally: TallySheet,
+        *,
+        on_rearmed: Callable[[LaneKey, int], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        """Describe the finisher; `run` does the work.
+
+        Args:
+            settings: Tell where PostgreSQL is.
+            runs: Statements that record.
+            lanes: Statements that notify.
+            keeper: Holds the leases until they are ended.
+            tally: Counts what happened per queue.
+            on_rearmed: Called with the lane and the due time of each run that waits again.
+            on_room: Called after each batch.
+        """
+        self._connection = HotConnection(settings)
+        self._runs = runs
+        self._lanes = lanes
+        self._keeper = keeper
+        self._tally = tally
+        self._on_rearmed = on_rearmed
+        self._on_room = on_room
+        self._pending: list[Run] = []
+        self._under_way: list[Run] = []
+        self._words: dict[LaneKey, int] = {}
+        self._notified_at = 0.0
+        self._wanted = asyncio.Event()
+        self._done = asyncio.Event()
+        self._done.set()
+
+    def report(self, run: Run) -> None:
+        """Take over a run whose `report` is set."""
+        self._pending.append(run)
+        self._wanted.set()
+
+    def recorded(self, run: Run) -> None:
+        """Take note of a run whose report its handler's own transaction has recorded."""
+        self._keeper.forget([run])
+        self._tally.count([run], {})
+        self._wanted.set()
+
+    def backlog(self) -> int:
+        """Return how many reports are not recorded yet."""
+        return len(self._pending) + len(self._under_way)
+
+    async def flush(self) -> None:
+        """Wait until everything reported so far, and meanwhile, is recorded."""
+        while self.backlog():
+            self._done.clear()
+            await self._done.wait()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record until `stop` is set, which must not be before `flush` has returned, or reports are lost.
+
+        Raises:
+            Stopped: `stop` was set while PostgreSQL was away.
+        """
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._wanted.set())
+        try:
+            while not stop.is_set():
+                await self._wait_wanted()
+                # A batch that a crash of this loop left behind goes first.
+                if not self._under_way:
+                    self._under_way, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
+                if self._under_way:
+                    await retry_forever(self._record, "finish", stop)
+                    self._under_way = []
+                    self._done.set()
+                    self._on_room()
+                if self._words and time.monotonic() >= self._notified_at + NOTIFY_PAUSE_S:
+                    await self._notify()
+                if time.monotonic() >= self._tally.due_at:
+                    await self._write_tally()
+        finally:
+            stopping.cancel()
+            await self._connection.drop()
+
+    async def _wait_wanted(self) -> None:
+        if self._pending or self._under_way:
+            # Let handlers run: the batch is what they have done meanwhile.
+            await asyncio.sleep(0)
+            return
+        self._wanted.clear()
+        timeout_s = self._tally.due_at - time.monotonic()
+        if self._words:
+            timeout_s = self._notified_at + NOTIFY_PAUSE_S - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self._wanted.wait()
+        except TimeoutError:
+            pass
+
+    async def _record(self) -> None:
+        batch = self._under_way
+        async with self._connection.use() as conn:
+            begun = time.monotonic()
+            recorded = await record(conn, self._runs, [run.report for run in batch])
+        metrics.FINISH_SECONDS.observe_many([time.monotonic() - begun])
+        self._settle(batch, recorded)
+
+    def _settle(self, batch: list[Run], recorded: Recorded) -> None:
+        """Let go of the leases, count, and tell what did not go as reported."""
+        self._keeper.forget(batch)
+        metrics.FINISH_BATCH_RUNS.observe_many([len(batch)])
+        verdicts = {each.key: each for each in recorded.rearmed}
+        odd = {key for key, _ in recorded.refused} | {key for key, _ in recorded.unrecorded} | set(recorded.already)
+        self._tally.count([run for run in batch if run.key not in odd] if odd else batch, verdicts)
+        for each in recorded.rearmed:
+            self._rearmed(each)
+        by_key = {run.key: run for run in batch} if odd or recorded.replaced else {}
+        for key, outcome in recorded.refused:
+            self._refused(by_key[key], outcome)
+        for key, reason in recorded.replaced:
+            self._log(by_key[key], "result_not_storable", reason=reason)
+        for key, reason in recorded.unrecorded:
+            self._log(by_key[key], "report_not_recorded", reason=reason)
+
+    def _rearmed(self, each: Rearmed) -> None:
+        if each.run_at is None:
+            return
+        lane = LaneKey(each.queue_id, each.priority)
+        self._on_rearmed(lane, each.run_at)
+        self._words[lane] = min(each.run_at, self._words.get(lane, each.run_at))
+
+    def _refused(self, run: Run, outcome: str | None) -> None:
+        if run.is_in_doubt and outcome == "succeeded":
+            return  # The transaction whose end was not known has committed.
+        metrics.STALE_REPORTS.inc()
+        run.stage = Stage.GONE
+        self._log(run, "late_report_refused", outcome=run.report.outcome, recorded=outcome)
+
+    def _log(self, run: Run, event: str, **fields: object) -> None:
+        about = {"task_id": str(UUID(bytes=run.task_id)), "run": run.claim_no, "attempt": run.attempt}
+        _logger.warning(event, extra={"fields": {**about, **fields}})
+
+    async def _notify(self) -> None:
+        words = [
+            LaneReady(lane.queue_id, lane.priority, _EPOCH + timedelta(microseconds=run_at))
+            for lane, run_at in self._words.items()
+        ]
+        self._words = {}
+        self._notified_at = time.monotonic()
+        try:
+            async with self._connection.use() as conn:
+                await self._lanes.notify(conn, words)
+        except DatabaseUnavailable:
+            _logger.info("wake_ups_lost")  # Polls find what nobody was told of.
+
+    async def _write_tally(self) -> None:
+        try:
+            async with self._connection.use() as conn:
+                await self._tally.write(conn)
+        except DatabaseUnavailable as reason:
+            _logger.info("tally_delayed", extra={"fields": {"reason": str(reason)}})

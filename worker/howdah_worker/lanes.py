@@ -1,0 +1,300 @@
+"""The lane book: what a worker knows about the lanes it may claim from. Pure.
+
+A lane is *ready* when it may have due runs, *unsure* when nobody knows when its
+next run is due (a peek will tell), else it sleeps until its next due time or a
+wake-up. Ready lanes take turns: tenants, then each tenant's queues, get equal
+shares, and priorities of one queue 16 : 8 : 4 : 2 : 1 from granted to low, so
+that nothing starves.
+
+Each lane has a horizon, below which it is known to be drained, so that claims
+do not walk dead index entries again and again: the last (run_at, task id)
+claimed, but never less than 500 ms ago, since transactions commit late. A wake-up
+that names an older run_at takes it back once.
+
+Instants are microseconds since 2000 by the database's clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from howdah.core.model import Horizon, LaneKey, Offer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from howdah.core.model import Due
+
+LANES_PER_CLAIM_MAX: Final = 64
+PRIORITIES: Final = (4, 3, 2, 1, 0)
+WEIGHTS: Final[Mapping[int, int]] = {4: 16, 3: 8, 2: 4, 1: 2, 0: 1}
+
+# How late a transaction that made a run ready may commit without anybody telling.
+HORIZON_LAG_US: Final = 500_000
+# How long a lane whose due runs could not be had (somebody holds their row locks) is
+# left alone: from 1 ms, doubling, to the interval of the poll.
+_MISS_PAUSE_US: Final = 1_000
+_MISS_PAUSE_US_MAX: Final = 1_000_000
+
+_NO_ID: Final = bytes(16)
+Position: TypeAlias = tuple[int, bytes]
+START: Final[Position] = (0, _NO_ID)
+
+# Where ClaimedRun has what is looked at here.
+_TASK_ID, _QUEUE_ID, _PRIORITY, _RUN_AT = 1, 2, 4, 7
+
+
+class _Lane:
+    __slots__ = ("credit", "due", "floor", "is_ready", "is_woken", "key", "misses", "reached", "tenant_id")
+
+    def __init__(self, key: LaneKey, tenant_id: int) -> None:
+        self.key = key
+        self.tenant_id = tenant_id
+        self.reached: Position = START
+        self.floor: Position | None = None
+        self.due: int | None = None
+        self.is_ready = False
+        self.is_woken = False
+        self.credit = 0.0
+        self.misses = 0
+
+    def horizon(self, now: int) -> Position:
+        return min(self.floor or self.reached, (now - HORIZON_LAG_US, _NO_ID))
+
+
+class LaneBook:
+    """The lanes of one worker, or of that part of its targets that is claimed together."""
+
+    def __init__(self) -> None:
+        """Begin without lanes."""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lanes: dict[LaneKey, _Lane] = {}
+        # tenant -> queue -> priority; the order of the first two is the rotation.
+        self._ready: dict[int, dict[int, dict[int, _Lane]]] = {}
+        self._unsure: dict[LaneKey, _Lane] = {}
+        self._dues: list[tuple[int, LaneKey]] = []
+
+    def set_queues(self, queues: Mapping[int, int]) -> None:
+        """Take note of all queues to claim from; lanes of new ones are unsure, others are forgotten.
+
+        Args:
+            queues: Tenant by queue.
+        """
+        known = {key.queue_id for key in self._lanes}
+        for key in [key for key in self._lanes if key.queue_id not in queues]:
+            self._forget(self._lanes.pop(key))
+        for queue_id in queues.keys() - known:
+            for priority in PRIORITIES:
+                key = LaneKey(queue_id, priority)
+                self._lanes[key] = self._unsure[key] = _Lane(key, queues[queue_id])
+
+    def reset(self) -> None:
+        """Forget what was known of all lanes: after a reconnect, another server may answer."""
+        queues = {key.queue_id: lane.tenant_id for key, lane in self._lanes.items()}
+        self._clear()
+        self.set_queues(queues)
+
+    def rewind(self) -> None:
+        """Look at every lane from its beginning once: anything may lie below the horizons."""
+        for lane in self._lanes.values():
+            lane.floor = START
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Make every lane that is not ready unsure: the poll."""
+        self._unsure.update((key, lane) for key, lane in self._lanes.items() if not lane.is_ready)
+
+    def wake(self, key: LaneKey, run_at: int, now: int) -> bool:
+        """Take note of a run that is due at `run_at`; False if the lane is not known."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            return False
+        position = (run_at, _NO_ID)
+        if position < (lane.floor or lane.reached):
+            lane.floor = position
+        lane.misses = 0
+        lane.is_woken |= run_at <= now
+        self._set_due(lane, run_at, now)
+        return True
+
+    def has_ready(self, now: int) -> bool:
+        """Tell whether a claim may find something; lanes that fell due become ready."""
+        while self._dues and self._dues[0][0] <= now:
+            due, key = heapq.heappop(self._dues)
+            lane = self._lanes.get(key)
+            if lane is not None and lane.due == due:
+                self._set_ready(lane)
+        return bool(self._ready)
+
+    def next_due(self) -> int | None:
+        """Return when the next sleeping lane falls due, as far as is known."""
+        while self._dues:
+            due, key = self._dues[0]
+            lane = self._lanes.get(key)
+            if lane is not None and lane.due == due:
+                return due
+            heapq.heappop(self._dues)
+        return None
+
+    def offers(self, now: int, want: int) -> list[Offer]:
+        """Choose the lanes of one claim and their shares, and move them to the end of the rotation.
+
+        Args:
+            now: The database's time.
+            want: Runs wanted, at least 1; the shares add up to it if any lane is ready.
+
+        Returns:
+            At most `LANES_PER_CLAIM_MAX` offers, granted and high priorities first within a queue.
+        """
+        chosen = self._choose(want)
+        offers: list[Offer] = []
+        for tenant_id, tenant_share in zip(chosen, _split(want, len(chosen)), strict=True):
+            queue_ids = chosen[tenant_id]
+            queues = self._ready.pop(tenant_id)
+            self._ready[tenant_id] = queues
+            for queue_id, share in zip(queue_ids, _split(tenant_share, len(queue_ids)), strict=True):
+                if share:
+                    lanes = queues[queue_id] = queues.pop(queue_id)
+                    offers += (self._offer(lane, now, n) for lane, n in _weigh(lanes.values(), share))
+        return offers
+
+    def claimed(self, offers: Sequence[Offer], rows: Iterable[Sequence[Any]]) -> None:
+        """Learn from the answer of a claim: where each lane stands, and which are drained.
+
+        Args:
+            offers: What was offered.
+            rows: Claimed runs, with `ClaimedRun`'s fields.
+        """
+        found: dict[tuple[int, int], list[Position]] = {offer.lane: [] for offer in offers}
+        for row in rows:
+            found[row[_QUEUE_ID], row[_PRIORITY]].append((row[_RUN_AT], row[_TASK_ID]))
+        for offer in offers:
+            lane = self._lanes.get(offer.lane)
+            if lane is not None:
+                self._learn(lane, found[offer.lane], offer.share)
+
+    def take_unsure(self, count_max: int, now: int) -> list[Horizon]:
+        """Take lanes to peek at, with where to begin in each; they are not unsure any more."""
+        keys = list(islice(self._unsure, count_max))
+        return [Horizon(key, *self._unsure.pop(key).horizon(now)) for key in keys]
+
+    def peeked(self, asked: Sequence[Horizon], dues: Iterable[Due], now: int) -> None:
+        """Learn from the answer of a peek at the lanes that `take_unsure` gave."""
+        found = {due.lane: due.run_at for due in dues}
+        for each in asked:
+            lane = self._lanes.get(each.lane)
+            if lane is None or lane.is_ready:
+                continue
+            run_at = found.get(each.lane)
+            if run_at is None or run_at > now:
+                # Between where the peek began and now there is nothing.
+                lane.floor = None
+            elif lane.misses:
+                pause = min(_MISS_PAUSE_US << min(lane.misses - 1, 10), _MISS_PAUSE_US_MAX)
+                run_at = now + pause
+            if run_at is not None:
+                self._set_due(lane, run_at, now)
+
+    def is_unsure(self) -> bool:
+        """Tell whether there are lanes to peek at."""
+        return bool(self._unsure)
+
+    def _choose(self, want: int) -> dict[int, list[int]]:
+        """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up."""
+        chosen: dict[int, list[int]] = {}
+        turns: deque[tuple[int, Iterator[int]]] = deque(
+            (tenant_id, iter(queues)) for tenant_id, queues in islice(self._ready.items(), LANES_PER_CLAIM_MAX)
+        )
+        lane_count = queue_count = 0
+        while turns and queue_count < want:
+            tenant_id, queue_ids = turns.popleft()
+            queue_id = next(queue_ids, None)
+            if queue_id is None:
+                continue
+            lane_count += len(self._ready[tenant_id][queue_id])
+            if lane_count > LANES_PER_CLAIM_MAX:
+                break
+            queue_count += 1
+            chosen.setdefault(tenant_id, []).append(queue_id)
+            turns.append((tenant_id, queue_ids))
+        return chosen
+
+    @staticmethod
+    def _offer(lane: _Lane, now: int, share: int) -> Offer:
+        run_at, task_id = lane.horizon(now)
+        # From here on both are for what is heard while the claim is under way.
+        lane.is_woken, lane.floor = False, None
+        return Offer(lane.key, run_at, task_id, share)
+
+    def _learn(self, lane: _Lane, found: list[Position], share: int) -> None:
+        last = max(found, default=START)
+        if len(found) >= share and last < lane.reached:
+            # Taken back by a wake-up; there may be more before the old horizon.
+            lane.floor = min(lane.floor or last, last)
+        lane.reached = max(lane.reached, last)
+        lane.misses = 0 if found else lane.misses + 1
+        if len(found) < share and not lane.is_woken:
+            self._unready(lane)
+            self._unsure[lane.key] = lane
+
+    def _set_due(self, lane: _Lane, run_at: int, now: int) -> None:
+        if run_at <= now:
+            self._set_ready(lane)
+        # Of a ready lane a peek will tell, once it is drained.
+        elif not lane.is_ready and (lane.due is None or run_at < lane.due):
+            lane.due = run_at
+            heapq.heappush(self._dues, (run_at, lane.key))
+
+    def _set_ready(self, lane: _Lane) -> None:
+        lane.due = None
+        self._unsure.pop(lane.key, None)
+        if not lane.is_ready:
+            lane.is_ready = True
+            lane.credit = 0.0
+            self._ready.setdefault(lane.tenant_id, {}).setdefault(lane.key.queue_id, {})[lane.key.priority] = lane
+
+    def _unready(self, lane: _Lane) -> None:
+        if not lane.is_ready:
+            return
+        lane.is_ready = False
+        queues = self._ready[lane.tenant_id]
+        lanes = queues[lane.key.queue_id]
+        del lanes[lane.key.priority]
+        if not lanes:
+            del queues[lane.key.queue_id]
+            if not queues:
+                del self._ready[lane.tenant_id]
+
+    def _forget(self, lane: _Lane) -> None:
+        self._unready(lane)
+        self._unsure.pop(lane.key, None)
+
+
+def _split(total: int, parts: int) -> list[int]:
+    """Split evenly; the first ones get what is left over."""
+    base, extra = divmod(total, parts) if parts else (0, 0)
+    return [base + (place < extra) for place in range(parts)]
+
+
+def _weigh(lanes: Iterable[_Lane], share: int) -> list[tuple[_Lane, int]]:
+    """Split a queue's share by the weights of its priorities; what rounding takes is kept as credit."""
+    ordered = sorted(lanes, key=lambda lane: -lane.key.priority)
+    weight = sum(WEIGHTS[lane.key.priority] for lane in ordered)
+    given = dict.fromkeys(ordered, 0)
+    left = share
+    for lane in ordered:
+        lane.credit += share * WEIGHTS[lane.key.priority] / weight
+        given[lane] = min(max(int(lane.credit), 0), left)
+        lane.credit -= given[lane]
+        left -= given[lane]
+    while left:
+        lane = max(ordered, key=lambda each: each.credit)
+        lane.credit -= 1
+        given[lane] += 1
+        left -= 1
+    return [(lane, count) for lane, count in given.items() if count]

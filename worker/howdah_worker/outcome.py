@@ -1,0 +1,142 @@
+"""What a handler did, as data: its result or exception becomes an `Ending`. Pure.
+
+Everything that could not be stored is dealt with here: results that have no
+JSON form or are too large, errors that are endless or hold what PostgreSQL
+refuses (NUL, half of a surrogate pair).
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from howdah.core.errors import PayloadMismatch, ResultInvalid
+from howdah.handlers import encode_result
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from howdah_worker.callback_outcome import CallbackResult
+
+TYPE_CHARS_MAX: Final = 200
+MESSAGE_CHARS_MAX: Final = 2_000
+TRACEBACK_CHARS_MAX: Final = 16_000
+
+
+class Ending(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        outcome: succeeded, cancelled, failed, timed_out or released.
+        result: JSON text of what the handler returned; None for None.
+        error: JSON text of type, message and traceback.
+        retryable: Another attempt may help.
+        retry_in_s: Delay asked for by the target.
+        response_status: Of a callback's answer.
+        response_body: Of a callback's answer, cut.
+    """
+
+    outcome: str
+    result: bytes | None = None
+    error: bytes | None = None
+    retryable: bool = True
+    retry_in_s: float | None = None
+    response_status: int | None = None
+    response_body: str | None = None
+
+
+SUCCEEDED: Final = Ending("succeeded")
+RELEASED: Final = Ending("released")
+
+
+def of_result(result: object) -> Ending:
+    """Turn what a handler returned into an ending; a result that cannot be stored is a failure for good."""
+    if result is None:
+        return SUCCEEDED
+    try:
+        return Ending("succeeded", encode_result(result))
+    except ResultInvalid as invalid:
+        return result_invalid(str(invalid))
+
+
+def of_error(error: BaseException) -> Ending:
+    """Turn what a handler raised into an ending.
+
+    The traceback begins at the handler; our own frames above it are left out.
+    """
+    if isinstance(error, PayloadMismatch):
+        return Ending("failed", error=_error("payload_mismatch", str(error)), retryable=False)
+    trace = "".join(traceback.format_exception(type(error), error, _handler_trace(error)))
+    return Ending("failed", error=_error(type(error).__qualname__, _message(error), trace))
+
+
+def of_callback(result: CallbackResult) -> Ending:
+    """Turn the result of a callback into an ending."""
+    if result.outcome == "succeeded":
+        return Ending("succeeded", response_status=result.status, response_body=result.response_text)
+    return Ending(
+        "timed_out" if result.error_type == "timeout" else "failed",
+        error=_error(result.error_type or "failed", result.error_message or ""),
+        retryable=result.retryable,
+        retry_in_s=result.retry_in_s,
+        response_status=result.status,
+        response_body=result.response_text,
+    )
+
+
+def timed_out(timeout_s: float) -> Ending:
+    """Say that the attempt took longer than it may."""
+    return Ending("timed_out", error=_error("timed_out", f"no outcome within {timeout_s:g} s"))
+
+
+def cancelled(reason: str) -> Ending:
+    """Say that the run was ended by request."""
+    return Ending("cancelled", error=_error("cancelled", reason))
+
+
+def result_invalid(reason: str) -> Ending:
+    """Say that what the handler returned cannot be stored; its work is done, so another attempt must not repeat it."""
+    return Ending("failed", error=_error("result_invalid", reason), retryable=False)
+
+
+def task_unreadable(reason: str) -> Ending:
+    """Say that the task asks for something that cannot be understood; no attempt can help."""
+    return Ending("failed", error=_error("task_unreadable", reason), retryable=False)
+
+
+def storable(text: str) -> str:
+    """Return the text without what PostgreSQL cannot store: NUL, and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _error(kind: str, message: str, trace: str | None = None) -> bytes:
+    fields = {"type": storable(kind[:TYPE_CHARS_MAX]), "message": storable(_cut(message, MESSAGE_CHARS_MAX))}
+    if trace is not None:
+        # The end says most: the error itself and where it was raised.
+        fields["traceback"] = storable(_cut_start(trace, TRACEBACK_CHARS_MAX))
+    return msgspec.json.encode(fields)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"(the message cannot be read: {type(failure).__name__})"
+
+
+def _handler_trace(error: BaseException) -> TracebackType | None:
+    """Skip the frames of this package at the top."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("howdah_worker", "howdah.")):
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
+def _cut(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else f"{text[:chars_max]}… ({len(text)} characters)"
+
+
+def _cut_start(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else f"({len(text)} characters) …{text[-chars_max:]}"

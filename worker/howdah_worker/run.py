@@ -1,0 +1,232 @@
+"""A run that this worker holds the lease of, from its claim until its outcome is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from howdah.core.model import LeaseKey, Report
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from howdah_worker.outcome import Ending
+
+# Guards the making of the events below; never held while waiting.
+_events_lock: Final = threading.Lock()
+
+
+class Stage(Enum):
+    """How far a run is here."""
+
+    WAITING = "waiting"
+    """Claimed, not started."""
+    RUNNING = "running"
+    """Its handler is under way and decides the outcome."""
+    REPORTED = "reported"
+    """Its outcome is decided and being recorded; its handler may still be under way."""
+    GONE = "gone"
+    """The lease is lost, or ended by somebody else: nothing is reported any more."""
+
+
+class Stop(Enum):
+    """Why a handler is made to stop."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    LOST = "lost"
+    FENCE = "fence"
+    """The lease could not be renewed and is about to end."""
+    DRAIN = "drain"
+
+
+class Run:
+    """The row of a claim, and what happened to it here.
+
+    Everything is changed on the event loop only, except `renewed_at` and
+    `stage` (once, to GONE), which the keeper's thread sets too.
+
+    Attributes:
+        token: The lease token.
+        renewed_at: Monotonic instant from which the lease certainly still lasts `lease_s`.
+        claimed_at: Monotonic instant before the claim was sent.
+        started_at: Monotonic instant at which the handler was started.
+        deadline: Monotonic instant at which the executor looks at it again: the timeout, later the end of a stop.
+        stage: How far it is.
+        stop: Why its handler is being stopped, if it is.
+        is_told: The handler can see that it should stop.
+        has_seen: The handler has looked, and seen it.
+        is_fenced: It was told to stop because its lease could not be renewed.
+        is_overdue: Its outcome was reported while its handler goes on.
+        is_in_doubt: Its transaction may have committed.
+        task: The handler's asyncio task.
+        result: What a transaction is to record as the result.
+        report: Its outcome, once decided.
+    """
+
+    __slots__ = (
+        "_event",
+        "_thread_event",
+        "attempt",
+        "claim_no",
+        "claimed_at",
+        "deadline",
+        "deadline_at",
+        "has_seen",
+        "has_task",
+        "http",
+        "is_fenced",
+        "is_in_doubt",
+        "is_overdue",
+        "is_told",
+        "payload",
+        "priority",
+        "queue_id",
+        "queued_at",
+        "renewed_at",
+        "report",
+        "result",
+        "run_at",
+        "stage",
+        "started_at",
+        "stop",
+        "tags",
+        "target_id",
+        "task",
+        "task_id",
+        "tenant_id",
+        "timeout_s",
+        "token",
+        "traceparent",
+    )
+
+    task_id: bytes
+    tenant_id: int
+    queue_id: int
+    target_id: int
+    claim_no: int
+    attempt: int
+    timeout_s: float
+    payload: bytes | None
+    http: bytes | None
+    tags: bytes | None
+    traceparent: str | None
+    has_task: bool
+    report: Report
+
+    def __init__(self, row: tuple[Any, ...], token: bytes, claimed_at: float) -> None:
+        """Take a row of run/claim, in the order of `ClaimedRun`."""
+        (
+            self.tenant_id,
+            self.task_id,
+            self.queue_id,
+            self.target_id,
+            self.priority,
+            self.claim_no,
+            self.attempt,
+            self.run_at,
+            self.queued_at,
+            self.timeout_s,
+            self.deadline_at,
+            self.has_task,
+            self.payload,
+            self.http,
+            self.tags,
+            self.traceparent,
+        ) = row
+        self.token = token
+        self.claimed_at = self.renewed_at = claimed_at
+        self.started_at = self.deadline = 0.0
+        self.stage = Stage.WAITING
+        self.stop: Stop | None = None
+        self.is_told = self.has_seen = self.is_fenced = self.is_overdue = self.is_in_doubt = False
+        self.task: asyncio.Task[None] | None = None
+        self.result: bytes | None = None
+        self._event: asyncio.Event | None = None
+        self._thread_event: threading.Event | None = None
+
+    @property
+    def key(self) -> LeaseKey:
+        """What identifies the lease."""
+        return LeaseKey(self.tenant_id, self.task_id, self.token)
+
+    def report_of(self, ending: Ending, duration_s: float | None) -> Report:
+        """Return what is to be recorded if the run ends like this."""
+        outcome, result, error, retryable, retry_in_s, status, body = ending
+        return Report(
+            self.tenant_id,
+            self.task_id,
+            self.token,
+            outcome,
+            result,
+            error,
+            status,
+            body,
+            duration_s,
+            retryable,
+            retry_in_s,
+            False,
+        )
+
+    def tell(self) -> None:
+        """Let the handler see that it should stop."""
+        with _events_lock:
+            self.is_told = True
+            event, thread_event = self._event, self._thread_event
+        if event is not None:
+            event.set()
+        if thread_event is not None:
+            thread_event.set()
+
+    async def until_told(self) -> None:
+        """Wait on the event loop until the handler should stop."""
+        with _events_lock:
+            if self._event is None:
+                self._event = asyncio.Event()
+            if self.is_told:
+                self._event.set()
+        await self._event.wait()
+        self.has_seen = True
+
+    def wait_told(self, timeout_s: float | None) -> bool:
+        """Block a thread until the handler should stop, at most `timeout_s`; whether it should."""
+        with _events_lock:
+            if self._thread_event is None:
+                self._thread_event = threading.Event()
+            if self.is_told:
+                self._thread_event.set()
+        self.has_seen |= self._thread_event.wait(timeout_s)
+        return self.is_told
+
+
+class RunFields(Mapping[str, object]):
+    """What a log record says about a run; written out only when a record is made."""
+
+    __slots__ = ("_run", "_tenant")
+
+    def __init__(self, run: Run, tenant: str) -> None:
+        """Speak of `run`, whose tenant has this name."""
+        self._run = run
+        self._tenant = tenant
+
+    def __getitem__(self, key: str) -> object:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, object]:
+        run = self._run
+        return {
+            "task_id": str(UUID(bytes=run.task_id)),
+            "run": run.claim_no,
+            "attempt": run.attempt,
+            "tenant": self._tenant,
+        }

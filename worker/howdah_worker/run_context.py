@@ -1,0 +1,120 @@
+"""The context that a worker gives to handlers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+
+from howdah.core.db.arrays import jsonb_text
+from howdah.core.log import TaskLog
+from howdah.handlers import encode_result
+from howdah_worker.run import RunFields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from howdah.core.clock import DatabaseClock
+    from howdah_worker.catalogue import Catalogue
+    from howdah_worker.run import Run
+    from howdah_worker.transaction import RunTransaction, Transactions
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all contexts of a process share."""
+
+    catalogue: Catalogue
+    clock: DatabaseClock
+    transactions: Transactions
+
+
+class RunContext:
+    """A `howdah.Context` of a run that this worker holds; everything is read when it is asked for."""
+
+    __slots__ = ("_around", "_run", "handler")
+
+    def __init__(self, run: Run, handler: str, around: Surroundings) -> None:
+        """Stand for `run`, whose task asked for `handler`."""
+        self._run = run
+        self._around = around
+        self.handler = handler
+
+    @property
+    def task_id(self) -> UUID:
+        """The task; the same in every attempt."""
+        return UUID(bytes=self._run.task_id)
+
+    @property
+    def tenant(self) -> str:
+        """Name of the tenant that the task belongs to."""
+        return self._around.catalogue.tenant_name(self._run.tenant_id)
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue that the run was claimed from."""
+        return self._around.catalogue.queue_name(self._run.queue_id)
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, 1 for the first."""
+        return self._run.attempt
+
+    @property
+    def claim_no(self) -> int:
+        """Counts every claim of the task and never falls: a fence."""
+        return self._run.claim_no
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The task's tags."""
+        tags: dict[str, str] = msgspec.json.decode(jsonb_text(self._run.tags)) if self._run.tags else {}
+        return tags
+
+    @property
+    def deadline_at(self) -> datetime:
+        """When this attempt times out, by the database's clock."""
+        return self._around.clock.now() + timedelta(seconds=self.remaining_s())
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A log whose records name this run."""
+        return TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), RunFields(self._run, self.tenant))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should stop: cancelled, timed out, or its lease is lost or about to be."""
+        run = self._run
+        if run.is_told:
+            run.has_seen = True
+        return run.is_told
+
+    def remaining_s(self) -> float:
+        """Return the seconds left until `deadline_at`, 0 once it has passed."""
+        return max(0.0, self._run.started_at + self._run.timeout_s - time.monotonic())
+
+    async def cancellation(self) -> None:
+        """Wait until `cancelled` is true; for async handlers."""
+        await self._run.until_told()
+
+    def wait_cancelled(self, timeout_s: float | None = None) -> bool:
+        """Block this thread until `cancelled` is true, at most `timeout_s`; for plain functions."""
+        return self._run.wait_told(timeout_s)
+
+    def transaction(self) -> RunTransaction:
+        """Open a block whose writes take effect exactly once, with the run's success."""
+        return self._around.transactions.begin(self._run)
+
+    def set_result(self, result: Any) -> None:
+        """Say what `transaction` records as the result of the run; without a transaction, return it instead.
+
+        Raises:
+            ResultInvalid: It has no JSON form, or is too large.
+        """
+        self._run.result = encode_result(result)

@@ -1,0 +1,126 @@
+"""`ctx.transaction()`: a handler's writes and the run's success commit together, or not at all.
+
+The last statement of the block records the run as succeeded, guarded by its
+lease token, so that nothing takes effect twice: of two workers that hold a lease
+of the task one after the other, only the one whose token still stands commits.
+The run's row is not locked before that statement, or rescue would pass it by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from howdah.core.errors import LeaseLost, TransactionUnavailable
+from howdah.core.store.reports import complete_in_transaction, complete_in_transaction_sync
+from howdah_worker.outcome import Ending
+from howdah_worker.run import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import TracebackType
+
+    from howdah.core.db.handler_connections import HandlerConnections
+    from howdah.core.model import Report
+    from howdah.core.store.runs import Runs
+    from howdah_worker.run import Run
+
+
+class Transactions:
+    """Begins the transactions of this worker's handlers."""
+
+    def __init__(self, connections: HandlerConnections, runs: Runs, on_recorded: Callable[[Run], None]) -> None:
+        """Make it on the event loop.
+
+        Args:
+            connections: Where to take connections from.
+            runs: Statement that records.
+            on_recorded: Called on the event loop with each run that a transaction has recorded.
+        """
+        self._connections = connections
+        self._runs = runs
+        self._on_recorded = on_recorded
+        self._loop = asyncio.get_running_loop()
+
+    def begin(self, run: Run) -> RunTransaction:
+        """Return the block of a run, to be entered."""
+        return RunTransaction(self._block(run), self._block_sync(run))
+
+    @contextlib.asynccontextmanager
+    async def _block(self, run: Run) -> AsyncIterator[Any]:
+        _refuse_recorded(run)
+        async with self._connections.take() as conn:
+            async with conn.transaction():
+                yield conn
+                report = _success(run)
+                if not await complete_in_transaction(conn, self._runs, report):
+                    raise _lost(run)
+            self._recorded(run, report)
+
+    @contextlib.contextmanager
+    def _block_sync(self, run: Run) -> Iterator[Any]:
+        _refuse_recorded(run)
+        with self._connections.take_sync() as conn:
+            with conn.transaction():
+                yield conn
+                report = _success(run)
+                if not complete_in_transaction_sync(conn, self._runs, report):
+                    raise _lost(run)
+            self._loop.call_soon_threadsafe(self._recorded, run, report)
+
+    def _recorded(self, run: Run, report: Report) -> None:
+        if run.stage is Stage.RUNNING:
+            run.stage = Stage.REPORTED
+            run.report = report
+            self._on_recorded(run)
+
+
+class RunTransaction:
+    """A `howdah.context.Transaction`; one use, either `async with` or `with`."""
+
+    def __init__(
+        self,
+        block: contextlib.AbstractAsyncContextManager[Any],
+        block_sync: contextlib.AbstractContextManager[Any],
+    ) -> None:
+        """Offer both ways; the one that is not used costs nothing."""
+        self._block = block
+        self._block_sync = block_sync
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return a psycopg `AsyncConnection`."""
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Record the success and commit, or roll back."""
+        return await self._block.__aexit__(kind, error, trace)
+
+    def __enter__(self) -> Any:
+        """Begin, and return a psycopg `Connection`."""
+        return self._block_sync.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Record the success and commit, or roll back."""
+        return self._block_sync.__exit__(kind, error, trace)
+
+
+def _refuse_recorded(run: Run) -> None:
+    if run.stage is not Stage.RUNNING:
+        raise TransactionUnavailable("the outcome of this run is recorded already; a run has one transaction")
+
+
+def _success(run: Run) -> Report:
+    # From now on the outcome may be recorded without our knowing it.
+    run.is_in_doubt = True
+    return run.report_of(Ending("succeeded", run.result), time.monotonic() - run.started_at)
+
+
+def _lost(run: Run) -> LeaseLost:
+    run.is_in_doubt = False
+    return LeaseLost("the lease was lost while the handler ran; what it wrote in the transaction is rolled back")
