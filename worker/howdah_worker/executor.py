@@ -206,6 +206,10 @@ class Executor:
             if run.stage is Stage.RUNNING and not run.is_overdue:
                 self._give_up(run)
 
+    def end(self) -> None:
+        """Let the threads end that have nothing to do; nothing can be started after that."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def running_count(self) -> int:
         """Return how many runs have an outcome yet to come."""
         return sum(run.stage is Stage.RUNNING for run in self._running)

@@ -172,6 +172,7 @@ class _Worker:
                 drain_s=self._settings.drain_s,
                 hurry=self._service.stopping_fast,
             )
+            self._executor.end()
             self._keeper.end()
             self._ended.set()
             results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ keeper's thread steps in for it) comes as a `Statement` that either executes.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from uuid import UUID
 
 from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Texts, Uuids
 from howdah.core.db.errors import translated
@@ -80,7 +81,7 @@ class Runs:
             "shares": Int4s([offer.share for offer in offers]),
             "target_ids": Int4s(target_ids),
             "worker_id": worker_id,
-            "lease_token": lease_token,
+            "lease_token": UUID(bytes=lease_token),
             "lease_s": lease_s,
         }
         return await _fetch(conn, (self._claim, parameters))
@@ -91,7 +92,8 @@ class Runs:
         Raises:
             DatabaseUnavailable: The connection is lost; ask again.
         """
-        return await _fetch(conn, (self._find_claimed, {"lease_token": lease_token, "worker_id": worker_id}))
+        parameters = {"lease_token": UUID(bytes=lease_token), "worker_id": worker_id}
+        return await _fetch(conn, (self._find_claimed, parameters))
 
     def complete(self, reports: Sequence[Report]) -> Statement:
         """Record runs that succeeded or were cancelled: their rows leave, history is appended.
