@@ -7,7 +7,7 @@ patterns and bounds stand here for readers of the document.
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID  # noqa: TC003 - msgspec reads the annotations
 

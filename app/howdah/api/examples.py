@@ -1,0 +1,237 @@
+"""One example for the request and for each answer of every operation; tests hold them to the shapes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_ID: Final = "01980a3c-7c2e-7000-9d8b-2f6a51c0e4d7"
+
+_HANDLER_TASK: Final[dict[str, Any]] = {
+    "id": _ID,
+    "state": "queued",
+    "queue": "emails",
+    "priority": "high",
+    "run_at": "2026-03-01T08:00:00.250000Z",
+    "created_at": "2026-03-01T08:00:00.250000Z",
+    "attempt": 0,
+    "max_attempts": 6,
+    "timeout": "30s",
+    "tags": {"customer": "4711"},
+    "handler": "emails.welcome",
+    "payload": {"to": "ada@example.com"},
+    "retry": {"max_attempts": 6},
+}
+_HTTP_TASK: Final[dict[str, Any]] = {
+    "id": "01980a3c-7c2f-7000-8a4e-90b1d6f7c3a2",
+    "state": "retrying",
+    "queue": "hooks",
+    "priority": "normal",
+    "run_at": "2026-03-01T08:00:04.100000Z",
+    "created_at": "2026-03-01T08:00:00.250000Z",
+    "attempt": 2,
+    "max_attempts": 4,
+    "timeout": "1m",
+    "tags": {},
+    "http": {"url": "https://example.com/hooks/order-paid"},
+    "error": {"type": "http_status", "message": "the receiver answered 503"},
+}
+_QUEUE: Final[dict[str, Any]] = {
+    "name": "emails",
+    "retry": {
+        "max_attempts": 8,
+        "max_age": "24h",
+        "backoff": "exponential",
+        "initial": "1s",
+        "max": "300s",
+        "factor": 2.0,
+        "jitter": 0.2,
+    },
+    "timeout": "30s",
+    "created_at": "2026-03-01T08:00:00Z",
+    "updated_at": "2026-03-01T08:00:00Z",
+}
+_CANCELLED: Final = {"id": _ID, "state": "cancelled"}
+
+REQUESTS: Final[dict[str, Any]] = {
+    "tasks_create": {
+        "queue": "emails",
+        "handler": "emails.welcome",
+        "payload": {"to": "ada@example.com"},
+        "priority": "high",
+        "timeout": "30s",
+        "retry": {"max_attempts": 6},
+        "tags": {"customer": "4711"},
+    },
+    "tasks_create_batch": {
+        "tasks": [
+            {
+                "queue": "hooks",
+                "http": {"url": "https://example.com/hooks/order-paid"},
+                "payload": {"order": 17},
+                "delay": "5m",
+            },
+            {"queue": "Hooks!", "handler": "audit"},
+        ],
+        "atomic": False,
+    },
+    "tasks_cancel": {"mode": "hard"},
+    "queues_put": {"retry": {"max_attempts": 8}, "timeout": "30s"},
+    "queues_patch": {"timeout": "45s"},
+}
+
+ANSWERS: Final[dict[str, dict[int, Any]]] = {
+    "tasks_create": {201: _HANDLER_TASK},
+    "tasks_create_batch": {
+        200: {
+            "results": [
+                {
+                    "status": 201,
+                    "task": {
+                        "id": _ID,
+                        "state": "scheduled",
+                        "queue": "hooks",
+                        "priority": "normal",
+                        "run_at": "2026-03-01T08:05:00.250000Z",
+                        "created_at": "2026-03-01T08:00:00.250000Z",
+                        "attempt": 0,
+                        "max_attempts": 4,
+                        "timeout": "1m",
+                        "tags": {},
+                        "http": {"url": "https://example.com/hooks/order-paid"},
+                    },
+                },
+                {
+                    "status": 422,
+                    "problem": {
+                        "type": "urn:howdah:problem:validation",
+                        "title": "The request is not valid",
+                        "status": 422,
+                        "code": "validation",
+                        "detail": "/tasks/1/queue must match ^[a-z0-9][a-z0-9_.-]{0,127}$",
+                        "retryable": False,
+                        "request_id": "5f3a9c0e1b7d-2a",
+                        "errors": [{"detail": "must match ^[a-z0-9][a-z0-9_.-]{0,127}$", "pointer": "/tasks/1/queue"}],
+                    },
+                },
+            ]
+        }
+    },
+    "tasks_list_page": {200: {"data": [_HTTP_TASK], "next_cursor": "c0RzV2lPd3JkYWhDdXJzb3IBmAo8fC9wAIpOkLHW98Oi"}},
+    "tasks_get": {
+        200: {
+            **_HANDLER_TASK,
+            "state": "succeeded",
+            "attempt": 1,
+            "finished_at": "2026-03-01T08:00:00.310000Z",
+            "result": {"message_id": "m-1"},
+        }
+    },
+    "tasks_delete": {200: _CANCELLED},
+    "tasks_cancel": {200: {"id": _ID, "state": "running"}},
+    "tasks_list_runs": {
+        200: {
+            "data": [
+                {
+                    "claim_no": 1,
+                    "attempt": 1,
+                    "outcome": "timed_out",
+                    "is_final": False,
+                    "queued_at": "2026-03-01T08:00:00.250000Z",
+                    "worker": "worker-1.4242.9f3c",
+                    "claimed_at": "2026-03-01T08:00:00.252000Z",
+                    "finished_at": "2026-03-01T08:00:30.260000Z",
+                    "duration_s": 30.004,
+                    "response_status": None,
+                    "error": {"type": "timeout", "message": "the handler took longer than 30s"},
+                },
+                {
+                    "claim_no": 2,
+                    "attempt": 2,
+                    "outcome": "succeeded",
+                    "is_final": True,
+                    "queued_at": "2026-03-01T08:00:00.250000Z",
+                    "worker": "worker-2.977.02be",
+                    "claimed_at": "2026-03-01T08:00:31.300000Z",
+                    "finished_at": "2026-03-01T08:00:31.380000Z",
+                    "duration_s": 0.078,
+                    "response_status": None,
+                    "error": None,
+                    "result": {"message_id": "m-1"},
+                },
+            ],
+            "next_cursor": None,
+        }
+    },
+    "queues_list_page": {200: {"data": [_QUEUE], "next_cursor": None}},
+    "queues_get": {200: _QUEUE},
+    "queues_put": {200: _QUEUE, 201: _QUEUE},
+    "queues_patch": {200: {**_QUEUE, "timeout": "45s", "updated_at": "2026-03-01T09:30:00Z"}},
+    "queues_stats": {
+        200: {
+            "queue": "emails",
+            "queued": 12,
+            "scheduled": 340,
+            "retrying": 2,
+            "blocked": 0,
+            "running": 8,
+            "dead_letters": 1,
+            "count_max": 10000,
+            "oldest_age_s": 0.8,
+            "last_hour": {"enqueued": 5021, "succeeded": 4990, "failed": 1, "retried": 17, "duration_s": 412.5},
+        }
+    },
+    "workers_list_page": {
+        200: {
+            "data": [
+                {
+                    "name": "worker-1.4242.9f3c",
+                    "state": "live",
+                    "host": "worker-1",
+                    "pid": 4242,
+                    "version": "0.1.0",
+                    "queues": ["*"],
+                    "handlers": ["emails.welcome"],
+                    "serves_http": True,
+                    "concurrency": 100,
+                    "lease_s": 15.0,
+                    "started_at": "2026-03-01T07:00:00Z",
+                    "heartbeat_at": "2026-03-01T08:00:00Z",
+                    "stopping_at": None,
+                    "stopped_at": None,
+                }
+            ],
+            "next_cursor": None,
+        }
+    },
+    "tenants_get_callback_secret": {
+        200: {"tenant": "default", "callback_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="}
+    },
+    "tenants_ping": {200: {"tenant": "default"}},
+    "health_healthz": {200: {"status": "ok"}},
+    "health_readyz": {
+        200: {"ready": True, "checks": {"stopping": "ok", "database": "ok", "loops": "ok"}, "warnings": {}},
+        503: {
+            "ready": False,
+            "checks": {"stopping": "ok", "database": "connection refused", "loops": "ok"},
+            "warnings": {},
+        },
+    },
+}
+
+# Answers that are not JSON of ours: media type and the beginning of an example.
+TEXTS: Final[dict[str, tuple[str, str]]] = {
+    "health_get_metrics": ("text/plain", 'howdah_tasks_enqueued_total{source="single"} 5021.0\n'),
+    "health_get_openapi": ("application/json", '{"openapi": "3.1.0"}'),
+    "health_get_docs": ("text/html", "<!doctype html>"),
+}
+
+# Which part of a request each problem is shown to point at.
+FAULTS: Final[dict[str, list[dict[str, str]]]] = {
+    "invalid_json": [{"detail": "unexpected end of data", "pointer": ""}],
+    "duplicate_key": [{"detail": "is given twice", "pointer": "/queue"}],
+    "bad_parameter": [{"detail": "must be a whole number from 1 to 200", "parameter": "limit"}],
+    "bad_cursor": [{"detail": "is not a cursor of this list; begin without one", "parameter": "cursor"}],
+    "payload_too_large": [{"detail": "must be at most 262144 bytes", "pointer": "/payload"}],
+    "validation": [{"detail": "must be critical, high, normal or low", "pointer": "/priority"}],
+    "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
+}
