@@ -20,7 +20,11 @@ from howdah.core.db.schema_version import check_schema
 from howdah.core.service import leave, run
 from howdah.core.supervisor import Supervisor
 from howdah_scheduler.chore import ChoreLoop
+from howdah_scheduler.cleanup import Cleanup
+from howdah_scheduler.park import Park
+from howdah_scheduler.partitions import MakePartitions
 from howdah_scheduler.rescue import Rescue
+from howdah_scheduler.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +86,10 @@ async def _cancel_late(running: asyncio.Task[None], service: Service) -> None:
 
 
 def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
+    """Return the loops: their names, what their connections are for, and their chores."""
+    schema, retention_s = settings.schema, settings.retention_s
     return [
-        ("rescue", "hot", [Rescue(settings.schema)]),
+        ("rescue", "hot", [Rescue(schema)]),
+        ("lanes", "hot", [Sweep(schema), Park(schema)]),
+        ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
     ]

@@ -1,0 +1,33 @@
+"""Rows that have served their time, deleted page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from howdah.core.db.queries import load
+
+if TYPE_CHECKING:
+    from howdah.core.db.connect import Connection
+
+# The LIMIT of the statements: a page that is full is not the last.
+PAGE_ROWS: Final = 10_000
+
+
+class Leftovers:
+    """The statements that delete what is old."""
+
+    def __init__(self, schema: str) -> None:
+        """Work on the tables of one schema."""
+        self._schema = schema
+
+    async def delete_idempotency_keys(self, conn: Connection) -> int:
+        """Delete a page of idempotency keys older than a day; return how many."""
+        return (await conn.execute(load("idempotency.delete_old", self._schema))).rowcount
+
+    async def delete_stats(self, conn: Connection, retention_s: float) -> int:
+        """Delete a page of minute statistics older than `retention_s`; return how many."""
+        return (await conn.execute(load("stats.delete_old", self._schema), {"retention_s": retention_s})).rowcount
+
+    async def delete_workers(self, conn: Connection, retention_s: float) -> int:
+        """Delete a page of workers that were last heard of before `retention_s`; return how many."""
+        return (await conn.execute(load("worker.delete_old", self._schema), {"retention_s": retention_s})).rowcount

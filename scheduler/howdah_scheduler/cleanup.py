@@ -1,0 +1,39 @@
+"""Forgets what has served its time: idempotency keys, minute statistics, rows of workers that are gone.
+
+A page of each in a round, so that no transaction grows long.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from howdah.core.store.leftovers import PAGE_ROWS, Leftovers
+from howdah_scheduler.chore import Chore, Pace, Round
+
+if TYPE_CHECKING:
+    from howdah.core.db.connect import Connection
+    from howdah.core.store.maintenance import Held
+
+INTERVAL_S: Final = 600.0
+TICK_S: Final = 10.0
+
+
+class Cleanup(Chore):
+    """Deletes a page of each kind of old row."""
+
+    name = "cleanup"
+    pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
+
+    def __init__(self, schema: str, retention_s: float) -> None:
+        """Keep statistics and workers for as long as history, which names them."""
+        self._retention_s = retention_s
+        self._leftovers = Leftovers(schema)
+
+    async def work(self, conn: Connection, held: Held) -> Round:
+        """Delete a page of each; go on at once while a page is full."""
+        deleted = [
+            await self._leftovers.delete_idempotency_keys(conn),
+            await self._leftovers.delete_stats(conn, self._retention_s),
+            await self._leftovers.delete_workers(conn, self._retention_s),
+        ]
+        return Round(next_in_s=0 if max(deleted) == PAGE_ROWS else INTERVAL_S)
