@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -60,8 +61,9 @@ default_pool_size = 2
     # It refuses to run as root; Debian keeps it where a normal user's PATH does not look.
     program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/usr/local/sbin")
     assert program is not None
+    account = ["-u", "nobody"] if os.geteuid() == 0 else []
     with (directory / "pgbouncer.log").open("w") as log:
-        process = subprocess.Popen([program, "-q", "-u", "nobody", configuration], stdout=log, stderr=log)
+        process = subprocess.Popen([program, "-q", *account, configuration], stdout=log, stderr=log)
     try:
         made = Pooler(
             f"postgresql://pooled@127.0.0.1:{port}/postgres",

@@ -53,6 +53,10 @@ def is_disconnect(error: psycopg.Error) -> bool:
     """
     if isinstance(error, (PoolTimeout, PoolClosed, TooManyRequests)):
         return True
+    if isinstance(error, errors.FeatureNotSupported) and error.diag.source_function == "RevalidateCachedQuery":
+        # A migration changed a column under a prepared statement, which fails on this
+        # connection from now on. The message may be in any language.
+        return True
     if error.sqlstate is None:
         # Errors without a SQLSTATE come from libpq and psycopg, not from the server.
         # ProgrammingError and DataError among them are ours, such as a missing parameter.

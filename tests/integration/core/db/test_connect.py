@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import psycopg_pool.base
 import pytest
 from psycopg import sql
 from tests.fix_wait import eventually_async
@@ -94,8 +95,12 @@ async def test_connect_without_a_server_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_pool_fails_fast_and_recovers_by_itself(make_server: Callable[..., EmbeddedPostgres]) -> None:
+async def test_pool_fails_fast_and_recovers_by_itself(
+    make_server: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the server is away, a query is refused within 2 s; within 5 s of its return all connections serve again."""
+    # The pauses of psycopg_pool as they are after minutes, without the minutes.
+    monkeypatch.setattr(psycopg_pool.base.AttemptWithBackoff, "DELAY_BACKOFF", 100.0)
     server = make_server()
     pool = await open_pool(Settings(database_url=server.dsn("postgres")), "api", 3)
 

@@ -62,6 +62,22 @@ async def test_standby_and_read_only_sessions_count_as_lost(conn: psycopg.AsyncC
     assert is_disconnect(await failure(conn.execute("DELETE FROM howdah.runs")))
 
 
+async def test_prepared_statement_over_a_changed_column_needs_another_connection(
+    database: str, conn: psycopg.AsyncConnection
+) -> None:
+    """Such a statement fails for as long as its connection lives; other unsupported things are faults."""
+    await conn.execute("CREATE TABLE howdah.things (id integer)")
+    async with await connect(Settings(database_url=database), "test", purpose="hot") as hot:
+        await hot.execute("SELECT t.id FROM howdah.things AS t")
+        await conn.execute("ALTER TABLE howdah.things ALTER COLUMN id TYPE bigint")
+        seen = [await failure(hot.execute("SELECT t.id FROM howdah.things AS t")) for _ in range(2)]
+    unsupported = await failure(conn.execute("ALTER TABLE howdah.queues ALTER COLUMN name TYPE varchar(128)"))
+
+    assert all(map(is_disconnect, seen))
+    assert isinstance(unsupported, psycopg.errors.FeatureNotSupported)
+    assert not is_disconnect(unsupported)
+
+
 async def test_pool_that_is_exhausted_is_unavailable(database: str) -> None:
     """Whoever waits too long for a connection hears what a lost server would say: later."""
     pool = await open_pool(Settings(database_url=database), "test", 1)
