@@ -261,7 +261,8 @@ class Executor:
                 self._pool.submit(contextvars.copy_context().run, self._perform_in_thread, run, handler)
             else:
                 run.task = self._loop.create_task(self._perform(run, handler))
-        self._check_by(run.deadline)
+        if run.deadline < self._check_at:
+            self._check_by(run.deadline)
 
     async def _perform(self, run: Run, handler: Handler) -> None:
         is_interrupted = False

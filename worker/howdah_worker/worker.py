@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -80,6 +81,7 @@ async def serve(service: Service) -> None:
     """
     settings, stop = service.settings, service.stopping
     registry = load_handlers(settings.handlers)
+    _tune_garbage_collection()
     clock = DatabaseClock()
     report = await retry_forever(
         lambda: check_server(settings, PROCESS, clock, connection_count=CONNECTIONS + settings.handler_pool),
@@ -196,6 +198,18 @@ class _Worker:
                     await self._workers.stop(conn, self._worker_id)
         except (DatabaseUnavailable, TimeoutError) as reason:
             _logger.warning("worker_not_deregistered", extra={"fields": {"reason": str(reason)}})
+
+
+def _tune_garbage_collection() -> None:
+    """Keep the garbage collector from walking all live runs again and again.
+
+    With Python's thresholds it did so every 700 new objects, and took 40 % of the
+    time of a run that does nothing: 13.8 us with them, 8.6 with these, 8.3 with none.
+    What was imported until now is never garbage.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _register(settings: Settings, registry: Registry) -> int:
