@@ -1,6 +1,7 @@
 -- Forget workers that have been gone for longer than the retention, a page at a time.
 -- params: retention_s.
 -- returns: id of each; at most 10,000.
+-- locks: the deleted rows.
 DELETE FROM howdah.workers AS w
 WHERE w.id IN (
     SELECT o.id
