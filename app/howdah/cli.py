@@ -12,13 +12,14 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from howdah.core.service import ExitCode
     from howdah.core.settings import Settings
 
 SCOPES = ("viewer", "producer", "worker", "operator", "admin", "payloads")
@@ -67,8 +68,7 @@ def api() -> None:
     """Serve the HTTP API."""
     from howdah.api.main import main as serve
 
-    with _refusals():
-        serve(_settings())
+    _be(serve)
 
 
 @main.command()
@@ -76,8 +76,7 @@ def worker() -> None:
     """Run tasks: HTTP callbacks, and the handlers of HOWDAH_HANDLERS."""
     from howdah_worker.worker import main as work
 
-    with _refusals():
-        work(_settings())
+    _be(work)
 
 
 @main.command()
@@ -85,8 +84,7 @@ def scheduler() -> None:
     """Look after the queue: lost runs, partitions, retention."""
     from howdah_scheduler.scheduler import main as schedule
 
-    with _refusals():
-        schedule(_settings())
+    _be(schedule)
 
 
 @main.command()
@@ -171,6 +169,15 @@ def tenant_create(name: str) -> None:
     with _refusals():
         is_new = asyncio.run(create(_settings(), name))
     click.echo(f"made the tenant {name}" if is_new else f"the tenant {name} exists")
+
+
+def _be(process: Callable[[Settings], ExitCode]) -> NoReturn:
+    """Be a process of the service until it ends, and end with its exit code."""
+    from howdah.core.service import leave
+
+    with _refusals():
+        settings = _settings()
+    leave(process(settings))
 
 
 def _settings() -> Settings:

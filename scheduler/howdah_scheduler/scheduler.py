@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from howdah.core.backoff import pause, retry_forever
 from howdah.core.clock import DatabaseClock
@@ -17,7 +17,7 @@ from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
 from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
-from howdah.core.service import leave, run
+from howdah.core.service import run
 from howdah.core.supervisor import Supervisor
 from howdah_scheduler.chore import ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from howdah.core.db.connect import Purpose
-    from howdah.core.service import Service
+    from howdah.core.service import ExitCode, Service
     from howdah.core.settings import Settings
     from howdah_scheduler.chore import Chore
 
@@ -40,9 +40,9 @@ CONNECTIONS: Final = 4
 _logger = logging.getLogger(__name__)
 
 
-def main(settings: Settings) -> NoReturn:
-    """Run a scheduler until it is told to stop, and end the process with its exit code."""
-    leave(run(work, settings, PROCESS))
+def main(settings: Settings) -> ExitCode:
+    """Run a scheduler until it is told to stop, and return the exit code."""
+    return run(work, settings, PROCESS)
 
 
 async def work(service: Service) -> None:
