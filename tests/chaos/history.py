@@ -104,7 +104,12 @@ def judge(fleet: Fleet, producer: Producer) -> Verdict:
             "lost": outcomes.get("lost", 0),
             "released": outcomes.get("released", 0),
             "succeeded": outcomes.get("succeeded", 0),
-            "late_reports": sum(len(p.events("late_report_refused")) for p in fleet.processes.values()),
+            # A worker that wakes after its lease learns so by a refused report, by a heartbeat, or by its own clock.
+            "zombies": sum(
+                len(process.events(event))
+                for process in fleet.processes.values()
+                for event in ("late_report_refused", "lease_lost", "lease_not_renewed")
+            ),
             "dead": fleet.query("SELECT count(*) FROM howdah.dead_letters")[0][0],
         },
     )
