@@ -67,6 +67,7 @@ class Backend:
         self.keeper = Keeper(self.database, Idempotency(schema), self.server)
         self._stopping = asyncio.Event()
         supervisor = Supervisor(self._stopping)
+        supervisor.add("gate", self.gate.run)
         supervisor.add("database", self.database.run)
         supervisor.add("writer", self.writer.known_names.run)
         supervisor.add("writer_of_new_names", self.writer.new_names.run)

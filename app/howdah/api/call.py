@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from howdah.api.gate import BODY_S_MAX
 from howdah.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from howdah.api.auth import Credential
     from howdah.api.backend import Backend
-
-# A client on a slow link sends 1 MiB in this time at 0.6 Mbit/s; one that stalls must
-# not hold its memory for longer.
-BODY_S_MAX: Final = 14.0
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 _JSON_HEADERS: Final = [JSON_TYPE]
@@ -125,11 +122,16 @@ class Call:
         declared = self.headers.get(b"content-length")
         if declared is not None and int(declared) > bytes_max:
             raise _too_large(bytes_max)
+        task = asyncio.current_task()
+        assert task is not None, "an ASGI server serves each request in a task"
+        gate = self.backend.gate
+        gate.begin_reading(task)
         try:
-            async with asyncio.timeout(BODY_S_MAX):
-                return await self._read(bytes_max)
-        except TimeoutError:
-            raise Problem("request_timeout", f"The body did not arrive within {BODY_S_MAX:g} s.") from None
+            return await self._read(bytes_max)
+        finally:
+            if gate.end_reading(task):
+                task.uncancel()
+                raise Problem("request_timeout", f"The body did not arrive within {BODY_S_MAX:g} s.") from None
 
     async def _read(self, bytes_max: int) -> bytes:
         parts: list[bytes] = []

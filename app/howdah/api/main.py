@@ -16,8 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.routing import Router
 
 from howdah.api.backend import Backend
 from howdah.api.middleware import Edge
@@ -44,8 +43,12 @@ def create_app(
     settings: Settings,
     readiness: Readiness | None = None,
     on_failure: Callable[[BaseException], None] | None = None,
-) -> Starlette:
+) -> Edge:
     """Make the ASGI application; its lifespan starts and stops everything that it works with.
+
+    It is Starlette's router inside our own edge: the other layers of a `Starlette`
+    object turn exceptions into responses, which the edge does (measured, they
+    took a quarter of an empty request).
 
     Args:
         settings: Of the process.
@@ -55,23 +58,17 @@ def create_app(
     checks = readiness or Readiness()
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.backend = made = Backend(settings, checks)
-        running = made.start()
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        app.backend = backend = Backend(settings, checks)
+        running = backend.start()
         if on_failure is not None:
             running.add_done_callback(lambda ended: _report(ended, on_failure))
         try:
             yield
         finally:
-            await made.stop()
+            await backend.stop()
 
-    def backend() -> Backend:
-        made: Backend = app.state.backend
-        return made
-
-    app = Starlette(routes=routes(), middleware=[Middleware(Edge, backend=backend)], lifespan=lifespan)
-    app.router.redirect_slashes = False
-    app.router.default = not_found
+    app = Edge(Router(routes(), redirect_slashes=False, default=not_found, lifespan=lifespan))
     return app
 
 
@@ -143,7 +140,7 @@ async def _serve(service: Service) -> None:
         raise RuntimeError("the server ended although the process is not to stop")
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def _config(app: Edge) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",

@@ -34,12 +34,17 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Edge:
-    """The outermost part of the application."""
+    """The outermost part of the application.
 
-    def __init__(self, app: ASGIApp, backend: Callable[[], Backend]) -> None:
-        """Stand around `app`; `backend` is there once the lifespan has begun."""
+    Attributes:
+        backend: What requests work with; set when the lifespan begins.
+    """
+
+    backend: Backend
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand around `app`."""
         self._app = app
-        self._backend = backend
         # Unique over all processes, and cheaper than a random number for each request.
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count(1)
@@ -58,7 +63,7 @@ class Edge:
             request_id = given.decode()
         else:
             request_id = f"{self._prefix}-{next(self._numbers):x}"
-        backend = self._backend()
+        backend = self.backend
         call = scope["howdah.call"] = Call(backend, scope, receive, request_id, headers)
         try:
             backend.gate.enter()

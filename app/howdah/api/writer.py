@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from howdah.core import metrics
@@ -24,7 +25,7 @@ from howdah.core.store.tasks import Draft, Stored
 from howdah.core.wake import AllLanes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from howdah.api.database import Database
@@ -67,18 +68,28 @@ def draft(task_id: UUID, fields: bytes, payload: bytes | None) -> Draft:
 class Committer:
     """Commits what is submitted over one connection, batch after batch."""
 
-    def __init__(self, database: Database, tasks: Tasks, server: Server, *, by_name: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tasks: Tasks,
+        server: Server,
+        report: Callable[[Sequence[Stored]], None],
+        *,
+        by_name: bool,
+    ) -> None:
         """Describe it; `run` connects.
 
         Args:
             database: Knows whether PostgreSQL is there.
             tasks: Stores.
             server: Limits the session.
+            report: Called with what each commit stored.
             by_name: Commit the tasks of each queue and handler by themselves.
         """
         self._database = database
         self._tasks = tasks
         self._server = server
+        self._report = report
         self._by_name = by_name
         self._waiting: list[Entry] = []
         self._under_way: list[Entry] = []
@@ -110,6 +121,9 @@ class Committer:
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
+                # One turn of the loop: what the last commit let go is answered, and requests that
+                # are in the sockets already come along.
+                await asyncio.sleep(0)
                 self._under_way = self._take()
                 await self._commit(conn, self._under_way)
 
@@ -135,9 +149,12 @@ class Committer:
         self._under_way, self._doubt_until = [], None
         metrics.ENQUEUE_SECONDS.observe_many((time.perf_counter() - began,))
         metrics.ENQUEUE_BATCH_TASKS.observe_many((len(batch),))
+        if repeated:
+            rows = [row if row.id is None else repeated.get(row.id, row) for row in rows]
+        self._report(rows)
         for entry, row in zip(batch, rows, strict=True):
             if not entry.stored.done():
-                entry.stored.set_result(repeated.get(row.id, row) if row.id is not None else row)
+                entry.stored.set_result(row)
 
     async def _store(self, conn: Connection, batch: Sequence[Entry]) -> list[Stored]:
         new = [entry for entry in batch if entry.id is None]
@@ -190,8 +207,8 @@ class Writer:
 
     def __init__(self, database: Database, tasks: Tasks, server: Server, notifier: Notifier, tallies: Tallies) -> None:
         """Store with `tasks`; announce and count what was stored."""
-        self.known_names = Committer(database, tasks, server, by_name=False)
-        self.new_names = Committer(database, tasks, server, by_name=True)
+        self.known_names = Committer(database, tasks, server, partial(self.report, source="single"), by_name=False)
+        self.new_names = Committer(database, tasks, server, partial(self.report, source="single"), by_name=True)
         self._database = database
         self._notifier = notifier
         self._tallies = tallies
@@ -219,12 +236,10 @@ class Writer:
         entry = Entry(tenant_id, name, fields, payload)
         (self.known_names if is_known else self.new_names).submit(entry)
         row = await entry.stored
-        if row.created:
-            if not is_known:
-                if len(self._names) >= NAMES_MAX:
-                    self._names.clear()
-                self._names.add(name)
-            self.report((row,), "single")
+        if row.created and not is_known:
+            if len(self._names) >= NAMES_MAX:
+                self._names.clear()
+            self._names.add(name)
         return row
 
     def report(self, rows: Sequence[Stored], source: str) -> None:
