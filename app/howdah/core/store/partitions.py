@@ -17,6 +17,14 @@ class Partitions:
         """Work on the tables of one schema."""
         self._schema = schema
 
+    async def check(self, conn: Connection) -> bool:
+        """Tell whether the partitions of today and tomorrow are there; cheap enough for every second."""
+        cursor = await conn.execute(load("partition.check", self._schema))
+        row = await cursor.fetchone()
+        assert row is not None, "an aggregate returns a row"
+        is_ready: bool = row[0]
+        return is_ready
+
     async def ahead(self, conn: Connection) -> int:
         """Count the days, from today on, whose partitions exist without a gap: 0 means that none is there today."""
         cursor = await conn.execute(load("partition.ahead", self._schema))
