@@ -241,4 +241,4 @@ def test_two_schedulers_do_each_chore_once(fleet: Fleet) -> None:
     eventually(lambda: fleet.outcomes().get("lost", 0) >= 50, 30, "all leases are rescued")
 
     assert fleet.query("SELECT count(*), count(DISTINCT task_id) FROM howdah.finished_runs") == [(50, 50)]
-    assert fleet.query("SELECT count(*) FROM howdah.runs WHERE crashes = 1 AND lease_token IS NULL") == [(50,)]
+    assert fleet.query("SELECT count(*) FROM howdah.runs WHERE attempt = 1 AND lease_token IS NULL") == [(50,)]
