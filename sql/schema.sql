@@ -449,7 +449,7 @@ CREATE INDEX finished_runs_failed_idx ON ONLY howdah.finished_runs USING btree (
 
 CREATE INDEX idempotency_keys_created_idx ON howdah.idempotency_keys USING btree (created_at);
 
-CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE (lease_token IS NOT NULL);
+CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE (lease_expires_at IS NOT NULL);
 
 CREATE INDEX runs_ready_idx ON howdah.runs USING btree (queue_id, priority, run_at, task_id) WHERE (lease_token IS NULL);
 

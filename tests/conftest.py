@@ -11,7 +11,19 @@ import shutil
 
 import pytest
 
-pytest_plugins = ["tests.fix_callback", "tests.fix_chores", "tests.fix_db", "tests.fix_hostile", "tests.fix_queue", "tests.fix_fleet", "tests.fix_pooler"]
+pytest_plugins = [
+    "tests.fix_callback",
+    "tests.fix_chores",
+    "tests.fix_db",
+    "tests.fix_hostile",
+    "tests.fix_queue",
+    "tests.fix_up",
+    "tests.fix_fleet",
+    "tests.fix_pooler",
+    "tests.fix_backlog",
+    "tests.fix_proxy",
+    "tests.fix_worker",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -71,7 +71,10 @@ CREATE TABLE howdah.runs (
 );
 
 CREATE INDEX runs_ready_idx ON howdah.runs (queue_id, priority, run_at, task_id) WHERE lease_token IS NULL;
-CREATE INDEX runs_lease_idx ON howdah.runs (lease_expires_at) WHERE lease_token IS NOT NULL;
+-- The same rows as lease_token IS NOT NULL (runs_lease_check). Said this way, a search for expired leases
+-- can use no other index, and one for a token or a queue's running runs never this one: with equal
+-- predicates the planner took the wrong one whenever statistics were taken while nothing ran.
+CREATE INDEX runs_lease_idx ON howdah.runs (lease_expires_at) WHERE lease_expires_at IS NOT NULL;
 CREATE INDEX runs_running_idx ON howdah.runs (queue_id) WHERE lease_token IS NOT NULL;
 
 CREATE TABLE howdah.finished_runs (

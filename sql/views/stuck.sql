@@ -33,7 +33,7 @@ served AS MATERIALIZED (
 found AS (
     SELECT 'lease_expired' AS problem, r.tenant_id, r.task_id, r.lease_expires_at AS since_at
     FROM howdah.runs AS r
-    WHERE r.lease_token IS NOT NULL AND r.lease_expires_at < howdah.now()
+    WHERE r.lease_expires_at < howdah.now()
     UNION ALL
     SELECT 'past_deadline', r.tenant_id, r.task_id, r.deadline_at
     FROM howdah.runs AS r

@@ -1,7 +1,7 @@
 -- The runs that a claim took whose answer was lost, found by the claim's token.
 -- params: lease_token; worker_id.
 -- returns: rows as run/claim returns them.
--- index: runs_lease_idx, tasks_pkey
+-- index: runs_running_idx, tasks_pkey
 SELECT
     r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s, r.deadline_at,

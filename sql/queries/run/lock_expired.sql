@@ -9,7 +9,7 @@ SELECT
     r.lease_token,
     coalesce(r.lease_expires_at >= %(hold_until)b::timestamptz, true) AS counts_crash
 FROM howdah.runs AS r
-WHERE r.lease_token IS NOT NULL AND r.lease_expires_at < howdah.now()
+WHERE r.lease_expires_at < howdah.now()
 ORDER BY r.lease_expires_at
 LIMIT 500
 FOR UPDATE OF r SKIP LOCKED

@@ -3,7 +3,9 @@
 -- returns: task_id of each parked run; looks at the 1,000 oldest due runs of the lane.
 -- moves: waiting -> blocked (park)
 -- locks: runs by run_at, SKIP LOCKED.
--- index: runs_ready_idx
+-- index: runs_ready_idx, runs_pkey
+-- A waiting run is told by its worker_id where it is locked: with lease_token IS NULL there, stale
+-- statistics made the planner walk runs_ready_idx from its start for each row instead of runs_pkey.
 WITH head AS MATERIALIZED (
     SELECT r.tenant_id, r.task_id
     FROM (
@@ -19,7 +21,7 @@ WITH head AS MATERIALIZED (
     JOIN howdah.runs AS r ON r.tenant_id = oldest.tenant_id AND r.task_id = oldest.task_id
     WHERE oldest.target_id = ANY (%(target_ids)b::integer[])
         AND r.run_at <= howdah.now()
-        AND r.lease_token IS NULL
+        AND r.worker_id IS NULL
     FOR UPDATE OF r SKIP LOCKED
 )
 UPDATE howdah.runs AS r

@@ -1,0 +1,239 @@
+"""Plans of the statements on the hot path, at a million waiting runs and a hundred partitions.
+
+A plan that flips is an outage: these hold with statistics that are badly out of date
+and with fresh ones. Buffers are counted (hit and read, all of the statement's work),
+not timed, so that the numbers are the same on any machine. Budgets are about twice
+what was measured on PostgreSQL 15 and 18, which stands beside them: stale, fresh.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.fix_backlog import QUEUE_COUNT, TARGET_COUNT
+
+from howdah.core.db.queries import load
+from howdah.core.db.sql_files import sql_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backlog")]
+
+BATCH: Final = 500
+LANES: Final[dict[str, Any]] = {
+    "queue_ids": list(range(1, QUEUE_COUNT + 1)),
+    "priorities": [1] * QUEUE_COUNT,
+    "horizon_run_ats": [datetime(2000, 1, 1, tzinfo=UTC)] * QUEUE_COUNT,
+    "horizon_task_ids": [uuid.UUID(int=0)] * QUEUE_COUNT,
+    "target_ids": list(range(1, TARGET_COUNT + 1)),
+}
+CLAIM: Final = {**LANES, "shares": [BATCH // QUEUE_COUNT] * QUEUE_COUNT, "worker_id": 1, "lease_s": 15.0}
+HEARTBEAT: Final = {"lease_s": 15.0, "grace_s": 5.0}
+OUTCOME: Final = {
+    **dict.fromkeys(("errors", "response_statuses", "response_bodies"), [None] * BATCH),
+    "durations_s": [0.1] * BATCH,
+}
+COMPLETE: Final = {**OUTCOME, "outcomes": ["succeeded"] * BATCH, "results": [None] * BATCH}
+FAIL: Final = {
+    **OUTCOME,
+    "outcomes": ["failed"] * BATCH,
+    "retryable": [True] * BATCH,
+    "retry_ins_s": [None] * BATCH,
+    "counts_crash": [True] * BATCH,
+}
+# Leases that nobody holds.
+NO_LEASES: Final = {
+    "tenant_ids": [1] * BATCH,
+    "task_ids": [uuid.UUID(int=number) for number in range(BATCH)],
+    "lease_tokens": [uuid.UUID(int=0)] * BATCH,
+}
+
+
+@dataclass
+class Case:
+    """A statement, what it is executed with, and what it may cost.
+
+    Attributes:
+        name: As `load` knows it.
+        row_count: Rows that it must return here.
+        buffers_max: Budget for each of them.
+        params: Its parameters, beside those of a claim of `BATCH` runs made before.
+        before: SQL to be executed between.
+    """
+
+    name: str
+    row_count: int
+    buffers_max: float
+    params: Mapping[str, Any]
+    before: str = ""
+
+
+EXPIRE: Final = "UPDATE howdah.runs SET lease_expires_at = now() - interval '1 s' WHERE lease_token IS NOT NULL"
+FINISH: Final = """
+    INSERT INTO howdah.finished_runs (
+        tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at, lease_token
+    )
+    SELECT tenant_id, task_id, claim_no, attempt, queue_id, 'succeeded', true, queued_at, now(), lease_token
+    FROM howdah.runs
+    WHERE lease_token IS NOT NULL
+"""
+PARK: Final = f"""
+    UPDATE howdah.runs SET blocked_by = 8, run_at = 'infinity' WHERE task_id IN (
+        SELECT task_id FROM howdah.runs
+        WHERE queue_id = {QUEUE_COUNT} AND priority = 1 AND lease_token IS NULL
+        LIMIT 100
+    )
+"""
+
+LIST: Final = {"after_queue_id": -1, "after_priority": -1, "lane_count_max": 1_000}
+LANE: Final = {"queue_id": QUEUE_COUNT, "priority": 1, "target_ids": [TARGET_COUNT]}
+
+CASES: Final = [
+    Case("run.claim", BATCH, 40, CLAIM),  # 14.6, 17.1
+    Case("run.complete", BATCH, 60, COMPLETE),  # 28.0, 25.0
+    Case("run.fail", BATCH, 65, FAIL),  # 27.7, 28.5
+    Case("run.release", BATCH, 50, {}),  # 22.1, 22.5
+    Case("run.heartbeat", BATCH, 60, HEARTBEAT),  # 27.3, 27.7
+    Case("run.find_claimed", BATCH, 11, {"worker_id": 1}),  # 3.2, 5.2
+    Case("run.find_recorded", BATCH, 5, {}, before=FINISH),  # 2.0, 0.4
+    Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
+    Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
+    Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
+    Case("lane.peek", QUEUE_COUNT, 25, LANES),  # 11.5, 11.5
+    Case("lane.list", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
+    Case("lane.sweep", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
+    # One row, which counts 10,000 runs.
+    Case("queue.stats", 1, 21_000, {"queue_id": 1, "count_max": 10_000}),  # 10,475, 10,473
+]
+
+
+class Executed:
+    """What EXPLAIN (ANALYZE, BUFFERS) said of one execution."""
+
+    def __init__(self, explained: Any) -> None:
+        [self._plan] = explained
+        self.root: dict[str, Any] = self._plan["Plan"]
+        self.row_count = int(self.root["Actual Rows"])
+        self.buffers = int(self.root["Shared Hit Blocks"] + self.root["Shared Read Blocks"])
+
+    def nodes(self, below: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """All nodes of the plan."""
+        node = below or self.root
+        yield node
+        for child in node.get("Plans", []):
+            yield from self.nodes(child)
+
+    def indexes(self) -> set[str]:
+        """Names of the indexes that were read; one of a partition counts as its parent's."""
+        names = {node["Index Name"] for node in self.nodes() if "Index Name" in node}
+        return {re.sub(r"_\d{8}_", "_", name) for name in names}
+
+    def wide_reads(self) -> list[str]:
+        """Nodes that read runs without an index, or keep more of it than the batch."""
+        return [
+            node["Node Type"]
+            for node in self.nodes()
+            if (node.get("Relation Name") == "runs" and node["Node Type"] in {"Seq Scan", "Bitmap Heap Scan"})
+            or (
+                node["Node Type"] in {"Materialize", "Hash", "Sort"}
+                and node["Actual Rows"] > BATCH
+                and any(each.get("Relation Name") == "runs" for each in self.nodes(node))
+            )
+        ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_plan_stays_on_its_indexes(backlog: psycopg.Connection, case: Case) -> None:
+    """The statement uses the indexes that its header names, never reads all of runs, and stays in its budget."""
+    with backlog.transaction(force_rollback=True):
+        leases = {"lease_token": uuid.uuid4()} if case.name == "run.claim" else _claim(backlog)
+        backlog.execute(case.before.encode())
+        [(explained,)] = _execute(backlog, case.name, {**leases, **case.params}, explain=True)
+    executed = Executed(explained)
+
+    assert executed.row_count == case.row_count
+    assert executed.wide_reads() == []
+    assert _indexes_in_header(case.name) - executed.indexes() == set()
+    assert executed.buffers / case.row_count <= case.buffers_max
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "lock_count_max"),
+    [
+        # 219 and 220: two for each partition of tasks, whose payload or policy they read.
+        ("run.claim", {**CLAIM, "lease_token": uuid.uuid4()}, 250),
+        ("run.fail", {**FAIL, **NO_LEASES}, 250),
+        # 14 and 18; a partition of finished_runs that is written to adds three.
+        ("run.complete", {**COMPLETE, **NO_LEASES}, 30),
+        ("run.heartbeat", {**HEARTBEAT, **NO_LEASES}, 30),
+    ],
+)
+def test_statement_takes_a_bounded_number_of_locks(
+    backlog: psycopg.Connection, name: str, params: Mapping[str, Any], lock_count_max: int
+) -> None:
+    """Once it is planned, a statement locks no more tables and indexes than this, at a hundred partitions."""
+    for _ in range(2):
+        with backlog.transaction(force_rollback=True):
+            _execute(backlog, name, params)
+            count = backlog.execute("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()").fetchone()
+
+    assert count is not None
+    assert count[0] <= lock_count_max
+
+
+@pytest.mark.parametrize(
+    "view", ["oldest_waiting", "running", "stuck", "tasks_blocked", "tasks_running", "workers_live"]
+)
+@pytest.mark.parametrize("statistics", ["stale", "fresh"])
+def test_view_said_to_be_cheap_reads_little(request: pytest.FixtureRequest, statistics: str, view: str) -> None:
+    """A DBA reads these views at any backlog, with the planner's settings as PostgreSQL ships them."""
+    with psycopg.connect(request.getfixturevalue(f"{statistics}_backlog"), autocommit=True) as conn:
+        explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM howdah.{}")
+        [(explained,)] = conn.execute(explain.format(sql.Identifier(view))).fetchall()
+
+    # At most 520 were measured, for stuck; the whole of runs has 13,300.
+    assert Executed(explained).buffers <= 1_000
+
+
+def _claim(conn: psycopg.Connection) -> dict[str, Any]:
+    """Claim a batch, and return its leases as parameters."""
+    token = uuid.uuid4()
+    _execute(conn, "run.claim", {**CLAIM, "lease_token": token})
+    rows = conn.execute("SELECT tenant_id, task_id FROM howdah.runs WHERE lease_token = %s", [token]).fetchall()
+    return {
+        "tenant_ids": [tenant_id for tenant_id, _ in rows],
+        "task_ids": [task_id for _, task_id in rows],
+        "lease_tokens": [token] * len(rows),
+        "lease_token": token,
+    }
+
+
+def _execute(conn: psycopg.Connection, name: str, params: Mapping[str, Any], *, explain: bool = False) -> list[Any]:
+    """Execute a statement with the generic plan that a hot connection keeps, and return its rows or their plan."""
+    text = load(name, "howdah").decode()
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)b", text)))
+    prepared = sql.Identifier(name)
+    if not conn.execute("SELECT 1 FROM pg_prepared_statements WHERE name = %s", [name]).fetchone():
+        numbered = re.sub(r"%\((\w+)\)b", lambda match: f"${names.index(match[1]) + 1}", text)
+        conn.execute(sql.SQL("PREPARE {} AS {}").format(prepared, sql.SQL(numbered)), prepare=False)
+    call = sql.SQL("{} EXECUTE {}({})").format(
+        sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" if explain else ""),
+        prepared,
+        sql.SQL(", ").join(sql.Literal(params[each]) for each in names),
+    )
+    return conn.execute(call, prepare=False).fetchall()
+
+
+def _indexes_in_header(name: str) -> set[str]:
+    """The indexes that a statement's file says it must use."""
+    text = (sql_directory() / "queries" / f"{name.replace('.', '/')}.sql").read_text()
+    [line] = re.findall(r"^-- index: (.+)$", text, re.MULTILINE)
+    return set(line.split(", "))
