@@ -19,6 +19,9 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+-- Sessions of the hot path forbid hash joins; here the last one keeps 1,000 items from being compared
+-- with each other (seen: 93 us an item instead of 36).
+SET enable_hashjoin = on
 AS $$
 #variable_conflict use_column
 DECLARE
