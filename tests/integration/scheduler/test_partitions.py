@@ -129,9 +129,7 @@ async def test_name_that_is_taken_is_reported_and_keeps_no_other_day_back(
     assert tomorrow["oid"] is not None
 
 
-async def test_schedulers_at_once_make_each_partition_once(
-    chores: Chores, queue: Queue, chore: MakePartitions
-) -> None:
+async def test_schedulers_at_once_make_each_partition_once(chores: Chores, queue: Queue, chore: MakePartitions) -> None:
     """Of several schedulers that find the day missing, one makes it and none fails."""
     await chores.travel("60 days")
     done = await asyncio.gather(*(chores.take(chore, "direct") for _ in range(5)))
