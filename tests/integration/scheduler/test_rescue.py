@@ -172,6 +172,22 @@ async def test_server_that_just_started_makes_rescue_wait(chores: Chores, queue:
     assert (await chores.row("rescue"))["hold_until"] is not None
 
 
+async def test_worker_that_died_long_ago_makes_nobody_wait(chores: Chores, queue: Queue, rescue: Rescue) -> None:
+    """A hold lasts as long as the leases of workers that lived when rescue last worked, not of older ones."""
+    await chores.register(lease_s=3600.0)
+    await chores.travel("2 hours")
+    await chores.register(lease_s=7.0)
+    await queue.sql("UPDATE howdah.maintenance SET last_good_at = howdah.now() - interval '4 s' WHERE chore = 'rescue'")
+    after_gap = await chores.take(rescue)
+    await chores.travel("8 hours")
+    after_outage = await chores.take(rescue)
+
+    assert after_gap is not None
+    assert after_gap.next_in_s == 7.0
+    assert after_outage is not None
+    assert after_outage.next_in_s == 7.0
+
+
 async def test_full_page_asks_for_another_round_at_once(chores: Chores, queue: Queue, rescue: Rescue) -> None:
     """A dead worker's 1,100 runs are back after three rounds without a pause between."""
     await queue.enqueue(1100)

@@ -119,7 +119,7 @@ class Maintenance:
         return [ChoreStatus(*row) for row in await cursor.fetchall()]
 
     async def lease_max(self, conn: Connection) -> float:
-        """Return the longest lease, in seconds, that workers seen in the last hour take."""
+        """Return the longest lease, in seconds, of workers that may still hold runs; 0 if there are none."""
         cursor = await conn.execute(load("worker.lease_max", self._schema))
         row = await cursor.fetchone()
         assert row is not None, "an aggregate returns a row"
