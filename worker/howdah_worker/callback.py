@@ -198,8 +198,8 @@ class CallbackClient:
                 return error
         finally:
             if response is not None:
-                # Releases nothing if the body was read to its end: then the
-                # connection is back in the pool. Else it is closed.
+                # Closes the connection, unless the body came to its end: then
+                # the connection is back in the pool already.
                 response.close()
         get = response.headers.get
         text = decode_body(body, self._response_bytes_max)

@@ -10,6 +10,7 @@ whatever the name resolves to by then.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
     from howdah.core.addresses import AddressPolicy
 
-# Servers end idle connections after 5 s at the earliest (Node.js, uvicorn,
-# Apache). Ending them first avoids the race in which a request is sent into a
-# connection that is just being closed, and keeps few idle sockets.
+# Most servers end idle connections after 5 s (Node.js, uvicorn, Apache) or more.
+# Ending them first avoids the race in which a request is sent into a connection
+# that is just being closed, and keeps few idle sockets.
 KEEPALIVE_S: Final = 4.0
 # Chosen: a name that moves is followed within seconds, and a burst asks once.
 NAME_CACHE_S: Final = 10
@@ -125,7 +126,11 @@ class VettedResolver(AbstractResolver):
         async with self._slots:
             loop = asyncio.get_running_loop()
             found: asyncio.Future[list[str]] = loop.create_future()
-            threading.Thread(target=self._run, args=(host, loop, found), name="howdah-dns", daemon=True).start()
+            thread = threading.Thread(target=self._run, args=(host, loop, found), name="howdah-dns", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, "the system gives no more threads") from error
             return await found
 
     def _run(self, host: str, loop: asyncio.AbstractEventLoop, found: asyncio.Future[list[str]]) -> None:

@@ -128,6 +128,8 @@ class Finisher:
                     await self._notify()
                 if time.monotonic() >= self._tally.due_at:
                     await self._write_tally()
+            # What was counted in a minute that is not over would be lost.
+            await self._write_tally()
         finally:
             stopping.cancel()
             await self._connection.drop()

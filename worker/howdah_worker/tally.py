@@ -73,7 +73,7 @@ class TallySheet:
         metrics.RUN_SECONDS.observe_many(durations)
 
     async def write(self, conn: Connection) -> None:
-        """Append the counts of the minute that is over; call it again until it succeeds.
+        """Append what was counted, in general when the minute is over; call it again until it succeeds.
 
         Raises:
             DatabaseUnavailable: The connection is lost; a repeat counts nothing twice.

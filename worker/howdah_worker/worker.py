@@ -142,9 +142,7 @@ class _Worker:
             callbacks=callbacks,
             on_room=self._claimer.room,
         )
-        self._listener = Listener(
-            settings, PROCESS, on_words=self._claimer.hear, on_reset=self._claimer.missed
-        )
+        self._listener = Listener(settings, PROCESS, on_words=self._claimer.hear, on_reset=self._claimer.missed)
         self._ended = asyncio.Event()
 
     async def run(self) -> None:

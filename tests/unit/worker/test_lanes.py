@@ -1,0 +1,235 @@
+"""The lane book: shares, turns, horizons and what wake-ups change."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, WEIGHTS, LaneBook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howdah.core.model import Due, LaneKey, Offer
+
+NOW = 10_000_000_000
+ZERO = bytes(16)
+NORMAL = 1
+
+
+def book_of(lanes: dict[LaneKey, int], *, is_ready: bool = True) -> LaneBook:
+    """A book that knows the queues of these lanes (tenant by lane), all of them peeked at; ready ones are woken."""
+    book = LaneBook()
+    book.set_queues({lane.queue_id: tenant for lane, tenant in lanes.items()})
+    while book.is_unsure():
+        book.peeked(book.take_unsure(1000, NOW), [], NOW)
+    if is_ready:
+        for lane in lanes:
+            book.wake(lane, NOW - 1, NOW)
+    return book
+
+
+def row(lane: LaneKey, run_at: int, task_id: bytes = ZERO) -> tuple[object, ...]:
+    """A claimed run, as far as the book looks at it."""
+    return (1, task_id, lane.queue_id, 0, lane.priority, 1, 1, run_at)
+
+
+def fill(offers: list[Offer], run_at: int = NOW - 1) -> list[tuple[object, ...]]:
+    """What a claim returns from lanes that have more than was asked for."""
+    return [row(offer.lane, run_at) for offer in offers for _ in range(offer.share)]
+
+
+lanes_strategy = st.dictionaries(
+    st.builds(LaneKey, st.integers(1, 40), st.sampled_from(list(WEIGHTS))),
+    st.just(0),
+    min_size=1,
+    max_size=120,
+).map(lambda lanes: {lane: lane.queue_id % 5 for lane in lanes})
+
+
+@given(lanes_strategy, st.integers(1, 500))
+def test_shares_add_up_to_what_is_wanted(lanes: dict[LaneKey, int], want: int) -> None:
+    """The shares of a claim add up to the runs wanted, over at most 64 lanes, each with at least one."""
+    offers = book_of(lanes).offers(NOW, want)
+
+    assert sum(offer.share for offer in offers) == want
+    assert len(offers) <= LANES_PER_CLAIM_MAX
+    assert all(offer.share >= 1 for offer in offers)
+    assert len({offer.lane for offer in offers}) == len(offers)
+
+
+@given(lanes_strategy, st.integers(1, 40))
+def test_every_lane_that_waits_is_visited_within_bounded_rounds(lanes: dict[LaneKey, int], want: int) -> None:
+    """No lane starves, whatever its priority and however many others there are, even if none is ever drained."""
+    book = book_of(lanes)
+    rounds_max = 2 + sum(WEIGHTS.values()) * len({lane.queue_id for lane in lanes})
+    visited: set[LaneKey] = set()
+    for _ in range(rounds_max):
+        offers = book.offers(NOW, want)
+        visited |= {offer.lane for offer in offers}
+        book.claimed(offers, fill(offers))
+
+    assert visited == set(lanes)
+
+
+def test_tenants_get_equal_shares_however_many_queues_they_have() -> None:
+    """A tenant with ten queues gets no more than one with a single queue."""
+    lanes = {LaneKey(1, NORMAL): 1, **{LaneKey(queue, NORMAL): 2 for queue in range(2, 12)}}
+    offers = book_of(lanes).offers(NOW, 100)
+    shares = Counter({offer.lane: offer.share for offer in offers})
+
+    assert shares[LaneKey(1, NORMAL)] == 50
+    assert {shares[lane] for lane in lanes if lane.queue_id > 1} == {5}
+
+
+@pytest.mark.parametrize("want", [1, 7, 500])
+def test_priorities_of_a_queue_share_by_weight(want: int) -> None:
+    """Over time the four priorities of a queue get 8 : 4 : 2 : 1, also when one run is claimed at a time."""
+    lanes = {LaneKey(1, priority): 1 for priority in range(4)}
+    book, total = book_of(lanes), Counter[int]()
+    while total.total() < 15_000:
+        offers = book.offers(NOW, want)
+        total.update({offer.lane.priority: offer.share for offer in offers})
+        book.claimed(offers, fill(offers))
+    count = total.total()
+
+    for priority, weight in ((3, 8), (2, 4), (1, 2), (0, 1)):
+        assert total[priority] == pytest.approx(count * weight / 15, rel=0.01)
+
+
+def test_lane_that_gave_less_than_its_share_is_left_until_a_wake_up() -> None:
+    """A drained lane is peeked at, not claimed from, and a wake-up makes it ready again."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    offers = book.offers(NOW, 10)
+    book.claimed(offers, [row(lane, NOW - 1)])
+
+    assert not book.has_ready(NOW)
+    assert [each.lane for each in book.take_unsure(10, NOW)] == [lane]
+    assert book.wake(lane, NOW, NOW)
+    assert book.has_ready(NOW)
+
+
+def test_wake_up_during_a_claim_keeps_the_lane_ready() -> None:
+    """A claim that began before a task was committed may miss it, so its empty answer does not drain the lane."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    offers = book.offers(NOW, 10)
+    book.wake(lane, NOW, NOW)
+    book.claimed(offers, [])
+
+    assert book.has_ready(NOW)
+
+
+def test_horizon_follows_the_last_claimed_pair_but_lags() -> None:
+    """The next claim begins at the last (run_at, task id) claimed, and never less than 500 ms ago."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    old = NOW - 10 * HORIZON_LAG_US
+    book.claimed(book.offers(NOW, 2), [row(lane, old, b"a" * 16), row(lane, old, b"b" * 16)])
+    [second] = book.offers(NOW, 2)
+    book.claimed([second], [row(lane, NOW - 2), row(lane, NOW - 1)])
+    [third] = book.offers(NOW, 2)
+
+    assert second[1:3] == (old, b"b" * 16)
+    assert third[1:3] == (NOW - HORIZON_LAG_US, ZERO)
+
+
+def test_wake_up_below_the_horizon_takes_it_back_once() -> None:
+    """A run that became ready below the horizon is found by the next claim, and the horizon then stands as before."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    old, older = NOW - 10 * HORIZON_LAG_US, NOW - 90 * HORIZON_LAG_US
+    book.claimed(book.offers(NOW, 1), [row(lane, old)])
+    book.wake(lane, older, NOW)
+    [lowered] = book.offers(NOW, 5)
+    book.claimed([lowered], [row(lane, older)])
+    book.wake(lane, NOW, NOW)
+    [after] = book.offers(NOW, 5)
+
+    assert lowered.horizon_run_at == older
+    assert after.horizon_run_at == old
+
+
+def test_full_claim_from_a_lowered_horizon_goes_on_from_its_last_run() -> None:
+    """If more lies between a wake-up's run_at and the old horizon than one claim takes, nothing is skipped."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    old, older = NOW - 10 * HORIZON_LAG_US, NOW - 90 * HORIZON_LAG_US
+    book.claimed(book.offers(NOW, 1), [row(lane, old)])
+    book.wake(lane, older, NOW)
+    book.claimed(book.offers(NOW, 1), [row(lane, older + 5)])
+    [offer] = book.offers(NOW, 1)
+
+    assert offer.horizon_run_at == older + 5
+
+
+def test_rewind_begins_every_lane_anew_once() -> None:
+    """After `*` nothing is hidden below any horizon; what a peek finds nothing in keeps its horizon."""
+    full, empty = LaneKey(1, NORMAL), LaneKey(2, NORMAL)
+    book = book_of({full: 1, empty: 1})
+    old = NOW - 10 * HORIZON_LAG_US
+    offers = book.offers(NOW, 4)
+    book.claimed(offers, [row(full, old), row(empty, old)])
+    book.rewind()
+    asked = book.take_unsure(1000, NOW)
+    book.peeked(asked, [Due(full, old - 5, -1.0)], NOW)
+    book.wake(empty, NOW, NOW)
+    horizons = {offer.lane: offer.horizon_run_at for offer in book.offers(NOW, 4)}
+
+    assert {each.run_at for each in asked} == {0}
+    assert horizons == {full: 0, empty: old}
+
+
+def test_reset_forgets_horizons() -> None:
+    """After a reconnect every lane is looked at from its beginning."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    book.claimed(book.offers(NOW, 1), [row(lane, NOW - 5)])
+    book.reset()
+
+    assert not book.has_ready(NOW)
+    assert {each.run_at for each in book.take_unsure(1000, NOW)} == {0}
+
+
+def test_sleeping_lane_wakes_at_its_next_due_time() -> None:
+    """A delayed run is claimed exactly when it falls due, whether a wake-up or a peek told of it."""
+    told, peeked = LaneKey(1, NORMAL), LaneKey(2, NORMAL)
+    book = book_of({told: 1, peeked: 1}, is_ready=False)
+    book.doubt()
+    book.wake(told, NOW + 100, NOW)
+    book.peeked(book.take_unsure(1000, NOW), [Due(peeked, NOW + 200, 0.0002)], NOW)
+
+    assert not book.has_ready(NOW)
+    assert book.next_due() == NOW + 100
+    assert book.has_ready(NOW + 100)
+    assert [offer.lane for offer in book.offers(NOW + 100, 10)] == [told]
+    assert book.next_due() == NOW + 200
+
+
+def test_due_run_that_cannot_be_had_is_tried_ever_more_rarely() -> None:
+    """While somebody holds the lock of a lane's due run, claims of that lane become rare instead of a busy loop."""
+    lane = LaneKey(1, NORMAL)
+    book, now, claims = book_of({lane: 1}), NOW, 0
+    while now < NOW + 10_000_000:
+        if book.has_ready(now):
+            book.claimed(book.offers(now, 1), [])
+            claims += 1
+            book.peeked(book.take_unsure(10, now), [Due(lane, NOW - 1, -1.0)], now)
+        due = book.next_due()
+        assert due is not None
+        now = max(due, now + 1)
+
+    assert claims < 25
+
+
+def test_lane_of_an_unknown_queue_is_refused_and_of_a_gone_one_forgotten() -> None:
+    """Only queues of the catalogue are claimed from."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    unknown = book.wake(LaneKey(9, NORMAL), NOW, NOW)
+    book.set_queues({})
+
+    assert unknown is False
+    assert not book.has_ready(NOW)
+    assert not book.is_unsure()
+    assert book.next_due() is None

@@ -1,0 +1,122 @@
+"""What becomes of results and exceptions: always something that PostgreSQL stores."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from howdah_worker import outcome
+from howdah_worker.callback_outcome import CallbackResult
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howdah.core.errors import PayloadMismatch
+
+
+def error_of(ending: outcome.Ending) -> dict[str, Any]:
+    """The recorded error."""
+    assert ending.error is not None
+    found: dict[str, Any] = json.loads(ending.error)
+    return found
+
+
+def raised(error: BaseException) -> BaseException:
+    """The error with a traceback."""
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_nothing_returned_is_a_success_without_result() -> None:
+    """A handler that returns None succeeds and stores no result."""
+    assert outcome.of_result(None) is outcome.SUCCEEDED
+
+
+def test_result_is_stored_as_json() -> None:
+    """What a handler returns is stored as JSON."""
+    ending = outcome.of_result({"sent": 3, "to": ["ä"]})
+
+    assert ending.outcome == "succeeded"
+    assert ending.result == '{"sent":3,"to":["ä"]}'.encode()
+
+
+@pytest.mark.parametrize(
+    "result",
+    [object(), "x" * 70_000, {"name": "a\x00b"}, {1, "a", object()}, "\ud800"],
+    ids=["no-json", "too-large", "nul", "set-of-anything", "lone-surrogate"],
+)
+def test_result_that_cannot_be_stored_fails_for_good(result: object) -> None:
+    """The work is done, so it must not be repeated; the failure is recorded as `result_invalid`."""
+    ending = outcome.of_result(result)
+
+    assert (ending.outcome, ending.retryable, ending.result) == ("failed", False, None)
+    assert error_of(ending)["type"] == "result_invalid"
+
+
+def test_exception_is_recorded_with_type_message_and_traceback() -> None:
+    """Who looks at a failed run sees what was raised, and where."""
+    ending = outcome.of_error(raised(ValueError("no such address")))
+    error = error_of(ending)
+
+    assert (ending.outcome, ending.retryable) == ("failed", True)
+    assert (error["type"], error["message"]) == ("ValueError", "no such address")
+    assert "test_outcome.py" in error["traceback"]
+
+
+def test_payload_that_does_not_fit_is_not_retried() -> None:
+    """Another attempt would read the same payload."""
+    ending = outcome.of_error(raised(PayloadMismatch("/to", "expected str, got int")))
+
+    assert ending.retryable is False
+    assert error_of(ending)["type"] == "payload_mismatch"
+
+
+def test_exception_whose_message_raises_is_recorded_all_the_same() -> None:
+    """A broken `__str__` must not keep the outcome from being recorded."""
+
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("inside")
+
+    assert "RuntimeError" in error_of(outcome.of_error(raised(Broken())))["message"]
+
+
+@given(st.text(max_size=20_000))
+def test_any_message_becomes_text_that_postgresql_stores(message: str) -> None:
+    """Whatever a message holds, the stored error is valid UTF-8 JSON of bounded size without NUL."""
+    ending = outcome.of_error(raised(ValueError(message)))
+
+    assert ending.error is not None
+    assert len(ending.error) < 200_000
+    assert b"\\u0000" not in ending.error
+    json.loads(ending.error.decode())
+
+
+def test_endless_traceback_is_cut_at_its_start() -> None:
+    """The end says where it was raised and what; a recursion of thousands of frames stays small."""
+
+    def deeper(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("x" * 30_000)
+        deeper(depth - 1)
+
+    with pytest.raises(ValueError, match="x") as caught:
+        deeper(500)
+    error = error_of(outcome.of_error(caught.value))
+
+    assert len(error["traceback"]) <= outcome.TRACEBACK_CHARS_MAX + 50
+    assert error["traceback"].endswith("x\n")
+    assert len(error["message"]) <= outcome.MESSAGE_CHARS_MAX + 50
+
+
+def test_callback_that_timed_out_is_recorded_as_such() -> None:
+    """The outcome of a callback tells a timeout from other failures, and keeps when to try again."""
+    failed = CallbackResult("failed", True, 7.0, 503, "busy", "http_status", "answered 503", 0.1)
+    late = CallbackResult("failed", True, None, None, None, "timeout", "no answer", 5.0)
+    good = CallbackResult("succeeded", False, None, 200, "ok", None, None, 0.1)
+
+    assert outcome.of_callback(late).outcome == "timed_out"
+    assert outcome.of_callback(failed)[3:] == (True, 7.0, 503, "busy")
+    assert outcome.of_callback(good) == outcome.Ending("succeeded", response_status=200, response_body="ok")
