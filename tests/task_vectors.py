@@ -10,11 +10,15 @@ from typing import Final, NamedTuple
 
 
 class Refused(NamedTuple):
-    """A task that is refused, and where the error points."""
+    """A task that is refused, and where the error points.
+
+    Over HTTP, a body that is no good JSON is refused as a whole, with the code `http_code`.
+    """
 
     text: str
     pointer: str
     code: str = "validation"
+    http_code: str | None = None
 
 
 def _nested(levels: int) -> str:
@@ -29,7 +33,10 @@ PAYLOADS: Final = [
     r'"\\u0000 and \\ud800 are just letters"',
     r'"\ud83d\ude00"',
     "12345678901234567890.123456789012345678901234567890",
-    "1e400000",
+    "1e308",
+    "1e-400",
+    "[1E+300, 0e999]",
+    '"1e999 is just a text, and so is ' + "9" * 400 + '"',
     "-0.0",
     "true",
     "[]",
@@ -44,7 +51,7 @@ PAYLOADS: Final = [
 ACCEPTED: Final = [
     '{"queue": "q", "handler": "h"}',
     '{"queue": "a.b_c-9", "handler": "0"}',
-    '{"queue": "q", "handler": "h", "payload": null, "run_at": null, "tags": null, "http": null, "retry": null}',
+    '{"queue": "q", "handler": "h", "payload": null}',
     '{"queue": "q", "handler": "h", "priority": "critical", "timeout": "0.1s", "delay": "366d"}',
     '{"queue": "q", "handler": "h", "timeout": "PT24H", "retry": {"max_attempts": 1000, "backoff": "fixed"}}',
     '{"queue": "q", "handler": "h", "retry": {"backoff": "list", "list": ["0s", "24h"], "jitter": 0}}',
@@ -91,6 +98,22 @@ REFUSED: Final = [
     Refused('{"queue": "q", "handler": "h", "timeout": "0s"}', "/timeout"),
     Refused('{"queue": "q", "handler": "h", "timeout": "25h"}', "/timeout"),
     Refused('{"queue": "q", "handler": "h", "timeout": true}', "/timeout"),
+    *(
+        Refused('{"queue": "q", "handler": "h", "' + field + '": null}', "/" + field)
+        for field in ("http", "priority", "run_at", "delay", "timeout", "retry", "tags", "traceparent")
+    ),
+    Refused('{"queue": "q", "handler": "h", "timeout": -1}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "timeout": 1e18}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "timeout": "5"}', "/timeout"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"initial": null}}', "/retry/initial"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max": "25h"}}', "/retry/max"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 1000000000}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 9223372036854775808}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 18446744073709551616}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": ' + "9" * 100 + "}}", "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 1.5}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": true}}', "/retry/max_attempts"),
+    Refused('{"queue": "q", "handler": "h", "retry": {"jitter": 1.1}}', "/retry/jitter"),
     Refused('{"queue": "q", "handler": "h", "retry": []}', "/retry"),
     Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": 0}}', "/retry/max_attempts"),
     Refused('{"queue": "q", "handler": "h", "retry": {"max_attempts": "4"}}', "/retry/max_attempts"),
@@ -100,6 +123,8 @@ REFUSED: Final = [
     Refused('{"queue": "q", "handler": "h", "tags": {"a": 1}}', "/tags/a"),
     Refused('{"queue": "q", "handler": "h", "tags": "a"}', "/tags"),
     Refused('{"queue": "q", "handler": "h", "traceparent": "junk"}', "/traceparent"),
+    Refused('{"queue": "q", "handler": "h", "tags": {"A": "b"}}', "/tags"),
+    Refused('{"queue": "q", "handler": "h", "tags": {"a": "' + "x" * 257 + '"}}', "/tags/a"),
     Refused('{"queue": "q", "handler": "h", "priorty": "high"}', "/priorty"),
     Refused('{"queue": "q", "handler": "h", "tenant_id": 2}', "/tenant_id"),
     Refused('{"queue": "q", "handler": "h", "state": "running"}', "/state"),
@@ -107,6 +132,13 @@ REFUSED: Final = [
     Refused('{"queue": "q", "http": {}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "ftp://example.com"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "https://a@example.com"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "http://0x7f.1/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "http://2130706433/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "http://a..b/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com:22/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": 5}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com", "retries": 5}}', "/http/retries"),
+    Refused('{"queue": "q", "http": {"url": "https://example.com", "headers": {"X": 1}}}', "/http/headers/X"),
     Refused('{"queue": "q", "http": {"url": "https://example.com/#a"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "https://ex ample.com/"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "https://example.com", "method": "TRACE"}}', "/http/method"),
@@ -120,10 +152,17 @@ REFUSED: Final = [
     ),
     Refused('{"queue": "q", "handler": "h", "payload": "a\\u0000"}', "/payload"),
     Refused('{"queue": "q", "handler": "h", "payload": {"\\u0000": 1}}', "/payload"),
-    Refused('{"queue": "q", "handler": "h", "payload": [1e400000, "\\u0000"]}', "/payload"),
-    Refused('{"queue": "q", "handler": "h", "payload": "\\ud800"}', "/payload"),
-    Refused('{"queue": "q", "handler": "h", "payload": "\\udc00\\ud800"}', "/payload"),
-    Refused('{"queue": "q", "handler": "h", "payload": ' + _nested(65) + "}", "/payload"),
-    Refused('{"queue": "q", "handler": "h", "payload": ' + '{"a":[' * 33 + "]}" * 33 + "}", "/payload"),
+    Refused('{"queue": "q", "handler": "h", "payload": [1e400000, "\\u0000"]}', "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": 1e999}', "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": [-1E+309]}', "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": ' + "9" * 400 + "}", "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": "\\ud800"}', "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": "\\udc00\\ud800"}', "/payload", http_code="invalid_json"),
+    Refused('{"queue": "q", "handler": "h", "payload": ' + _nested(65) + "}", "/payload", http_code="json_too_deep"),
+    Refused(
+        '{"queue": "q", "handler": "h", "payload": ' + '{"a":[' * 33 + "]}" * 33 + "}",
+        "/payload",
+        http_code="json_too_deep",
+    ),
     Refused('{"queue": "q", "handler": "h", "payload": "' + "x" * 262_143 + '"}', "/payload", "payload_too_large"),
 ]

@@ -111,7 +111,7 @@ BEGIN
                     THEN 'validation ' || howdah.tags_problem(i.tags)
                 WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                     THEN 'validation /traceparent must be a W3C traceparent'
-                WHEN octet_length(i.payload::text) > 128 OR position('\u' IN i.payload::text) > 0
+                WHEN octet_length(i.payload::text) > 128 OR i.payload::text ~ '\\u|[eE][+]?[0-9]{3}'
                     THEN howdah.payload_problem(i.payload::text, bytes_max)
             END AS problem
         FROM item AS i

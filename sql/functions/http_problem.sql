@@ -1,5 +1,6 @@
--- What is wrong with an HTTP target, as "<pointer> <what is allowed>"; NULL if nothing. Which addresses
--- may be dialled is decided by the worker, on the resolved address.
+-- What is wrong with an HTTP target, as "<pointer> <what is allowed>"; NULL if nothing. The same rules as
+-- core/addresses.py and core/callback_headers.py, by which the worker checks once more; which addresses
+-- and ports may be dialled is decided by the worker alone, on the resolved address.
 CREATE OR REPLACE FUNCTION howdah.http_problem(http jsonb, has_payload boolean)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -8,6 +9,9 @@ AS $$
 DECLARE
     field text;
     header record;
+    header_names text[] := '{}';
+    header_count integer := 0;
+    header_length integer := 0;
     status jsonb;
 BEGIN
     IF jsonb_typeof(http) <> 'object' THEN
@@ -18,29 +22,35 @@ BEGIN
             RETURN format('/http/%s is not a field of an HTTP target', field);
         END IF;
     END LOOP;
-    IF coalesce(jsonb_typeof(http -> 'url'), '') <> 'string' OR length(http ->> 'url') > 2048
-        OR http ->> 'url' !~* '^https?://[^/?#@\s\\]+([/?][!-~]*)?$' OR http ->> 'url' ~ '[#\\<>"{}|^`]|[^!-~]'
-    THEN
-        RETURN '/http/url must be an http or https URL of at most 2048 printable ASCII characters, without user or fragment';
+    IF coalesce(jsonb_typeof(http -> 'url'), '') <> 'string' OR NOT howdah.is_callback_url(http ->> 'url') THEN
+        RETURN '/http/url must be an http or https URL of at most 2048 ASCII characters, with a plain host name or '
+            || 'address, port 80, 443 or above 1023, without user or fragment';
     END IF;
-    IF http ? 'method' AND coalesce(http ->> 'method', '') NOT IN ('GET', 'POST', 'PUT', 'PATCH', 'DELETE') THEN
-        RETURN '/http/method must be GET, POST, PUT, PATCH or DELETE';
+    IF http ? 'method' AND coalesce(http ->> 'method', '') NOT IN ('DELETE', 'GET', 'HEAD', 'PATCH', 'POST', 'PUT') THEN
+        RETURN '/http/method must be DELETE, GET, HEAD, PATCH, POST or PUT';
     END IF;
     IF http ? 'headers' THEN
-        IF jsonb_typeof(http -> 'headers') <> 'object' OR length(http ->> 'headers') > 16384 THEN
-            RETURN '/http/headers must be an object of at most 16 KiB';
+        IF jsonb_typeof(http -> 'headers') <> 'object' THEN
+            RETURN '/http/headers must be an object';
         END IF;
         FOR header IN SELECT h.key, h.value FROM jsonb_each(http -> 'headers') AS h (key, value) LOOP
+            header_count := header_count + 1;
+            header_length := header_length + length(header.key) + length(header.value #>> '{}') + 4;
             IF header.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,128}$' THEN
-                RETURN '/http/headers has a name that is not an HTTP token';
-            ELSIF lower(header.key) IN ('host', 'content-length', 'content-type', 'transfer-encoding', 'connection',
-                'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'expect', 'accept-encoding', 'traceparent')
-                OR lower(header.key) LIKE 'webhook-%' OR lower(header.key) LIKE 'howdah-%' OR lower(header.key) LIKE 'proxy-%'
+                RETURN '/http/headers has a name that is not an HTTP token of at most 128 characters';
+            ELSIF lower(header.key) IN ('connection', 'content-length', 'expect', 'host', 'keep-alive', 'te', 'trailer',
+                'transfer-encoding', 'upgrade', 'accept-encoding', 'content-type', 'traceparent', 'tracestate', 'user-agent')
+                OR lower(header.key) ~ '^(webhook|howdah|proxy)-'
             THEN
-                RETURN format('/http/headers/%s is reserved', header.key);
-            ELSIF jsonb_typeof(header.value) <> 'string' OR header.value #>> '{}' !~ '^[ -~\t]*$' THEN
-                RETURN format('/http/headers/%s must be a string of printable ASCII', header.key);
+                RETURN format('/http/headers/%s is set by Howdah', header.key);
+            ELSIF jsonb_typeof(header.value) <> 'string' OR header.value #>> '{}' !~ '^([!-~]([\t -~]*[!-~])?)?$' THEN
+                RETURN format('/http/headers/%s must be printable ASCII without white space at either end', header.key);
+            ELSIF lower(header.key) = ANY (header_names) THEN
+                RETURN format('/http/headers/%s is given twice, in different letter case', header.key);
+            ELSIF header_count > 64 OR header_length > 6144 THEN
+                RETURN '/http/headers must have at most 64 headers and 6144 characters in all';
             END IF;
+            header_names := header_names || lower(header.key);
         END LOOP;
     END IF;
     IF http ? 'body' AND (jsonb_typeof(http -> 'body') <> 'string' OR has_payload) THEN
@@ -53,7 +63,7 @@ BEGIN
             RETURN '/http/success_statuses must be an array of 1 to 100 statuses';
         END IF;
         FOR status IN SELECT s.value FROM jsonb_array_elements(http -> 'success_statuses') AS s (value) LOOP
-            IF jsonb_typeof(status) <> 'number' OR status #>> '{}' !~ '^[1-5][0-9][0-9]$' THEN
+            IF jsonb_typeof(status) <> 'number' OR status #>> '{}' !~ '^[1-5][0-9][0-9](\.0+)?$' THEN
                 RETURN '/http/success_statuses must hold numbers from 100 to 599';
             END IF;
         END LOOP;

@@ -1,5 +1,6 @@
 -- What is wrong with the form of an item of enqueue_many: not an object, text that PostgreSQL cannot
--- hold, or a field that tasks do not have. NULL if nothing; the values are checked by howdah.enqueue_rows.
+-- hold, a field that tasks do not have, or null in a field other than payload. NULL if nothing; the
+-- values are checked by howdah.enqueue_rows.
 --
 -- Every json function that looks at fields fails on \u0000 and lone surrogates, wherever they are. So they
 -- are looked for first, and named as the payload's if no other field has any escape.
@@ -34,7 +35,14 @@ BEGIN
         'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'tags', 'traceparent'
     ])
     LIMIT 1;
-    RETURN 'validation /' || field || ' is not a field of a task';
+    IF field IS NOT NULL THEN
+        RETURN 'validation /' || field || ' is not a field of a task';
+    END IF;
+    SELECT f.key INTO field
+    FROM json_each(item) AS f (key, value)
+    WHERE f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null'
+    LIMIT 1;
+    RETURN 'validation /' || field || ' must not be null; leave it out';
 END
 $$;
 COMMENT ON FUNCTION howdah.item_flaw(json) IS 'Internal: what is wrong with the form of an item; NULL if nothing.';
