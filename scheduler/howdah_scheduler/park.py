@@ -5,10 +5,14 @@ claim would walk past it. Parked (`blocked_by` says why), it is out of the way,
 spends no attempt, and shows its reason to whoever looks.
 
 Which targets are parked is decided at the start of each round, for all of them;
-what follows from it is done in walks over the lanes, at most about half a second
-of them in a round. A target that is served again stands in the chore's state, by
+what follows from it is done in walks over the lanes, about half a second of them
+in a round. A target that is served again stands in the chore's state, by
 the transaction that decided so, until all lanes were walked and none of its runs
 was left behind: after a crash another scheduler goes on.
+
+While PostgreSQL was away, or no scheduler ran, workers may have been unable to
+heartbeat: all targets look unserved. So after a gap in these rounds the grace
+begins anew, else a backlog would be parked and released again for nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +39,16 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 1.0
 GRACE_S: Final = 30.0
+# An outage that is shorter leaves enough of the grace: a target that is served may have been
+# written 10 s before it, and workers need 5 s to come back after it.
+GAP_S_MAX: Final = 10.0
 ROUND_S: Final = 0.5
 # A walk that looks for runs to park rests for so many times as long as it took.
 REST: Final = 20
 PAGE_LANES: Final = 200
 
+# A worker that is gone may leave thousands; a line in the log names some.
+_SHOWN_MAX: Final = 20
 _FIRST_ID: Final = UUID(int=0)
 
 _logger = logging.getLogger(__name__)
@@ -60,13 +69,13 @@ class Park(Chore):
     async def work(self, conn: Connection, held: Held) -> Round:
         """Decide which targets are parked, then go on with the walks."""
         walks = _Walks.read(held.state)
-        walks.decide(await self._runs.refresh_targets(conn, self._grace_s))
+        was_away = held.since_good_s is None or held.since_good_s > GAP_S_MAX
+        walks.decide(await self._runs.refresh_targets(conn, self._grace_s, was_away=was_away))
         until = time.monotonic() + ROUND_S
         due: dict[Lane, LaneReady] = {}
         if walks.released:
             await self._release(conn, walks, until, due)
-        if time.monotonic() < until:
-            await self._park(conn, walks, until)
+        await self._park(conn, walks, until)
         return Round(next_in_s=0 if walks.has_more else INTERVAL_S, state=walks.write(), words=list(due.values()))
 
     async def _release(self, conn: Connection, walks: _Walks, until: float, due: dict[Lane, LaneReady]) -> None:
@@ -182,12 +191,13 @@ class _Walks:
     def decide(self, seen: Iterable[TargetSeen]) -> None:
         """Take in which targets turned."""
         turned = [target for target in seen if target.is_parked != target.was_parked]
-        parked = {target.id for target in turned if target.is_parked}
-        served = {target.id for target in turned if not target.is_parked}
-        if turned:
-            fields = {"parked": len(parked), "served_again": len(served)}
-            _logger.info("targets_turned", extra={"fields": fields})
-        self.released = (self.released | served) - parked
+        parked = {target.id: _name(target) for target in turned if target.is_parked}
+        served = {target.id: _name(target) for target in turned if not target.is_parked}
+        if parked:
+            _logger.warning("targets_parked", extra={"fields": _shown(parked)})
+        if served:
+            _logger.info("targets_served_again", extra={"fields": _shown(served)})
+        self.released = (self.released | served.keys()) - parked.keys()
         if served or not self.released:
             self._restart_release()
         if parked:
@@ -195,8 +205,9 @@ class _Walks:
 
     def must_stop(self, until: float) -> bool:
         """Tell whether this round's time is over, and if so remember that there is more."""
-        self.has_more = time.monotonic() > until
-        return self.has_more
+        is_over = time.monotonic() > until
+        self.has_more |= is_over
+        return is_over
 
     def end_release(self) -> None:
         """The walk has seen every lane."""
@@ -211,6 +222,14 @@ class _Walks:
 
     def _restart_release(self) -> None:
         self.release_after, self.release_lane, self.release_id, self.has_skipped = START, START, _FIRST_ID, False
+
+
+def _name(target: TargetSeen) -> str:
+    return "http" if target.handler is None else target.handler
+
+
+def _shown(targets: dict[int, str]) -> dict[str, object]:
+    return {"count": len(targets), "targets": sorted(targets.values())[:_SHOWN_MAX]}
 
 
 def _gather(due: dict[Lane, LaneReady], lane: Lane, page: Iterable[Unparked]) -> None:

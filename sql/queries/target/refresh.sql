@@ -1,6 +1,8 @@
 -- Record which targets live workers serve, and which turned unserved or served since the last look.
--- params: grace_s: how long a target may be without a live worker before its runs are parked.
--- returns: id, is_parked of each target whose runs must be parked (true) or released (false) now.
+-- params: grace_s: how long a target may be without a live worker before its runs are parked; was_away:
+--   nobody looked for a while, and workers may have been unable to heartbeat, so the grace begins anew.
+-- returns: id, handler (NULL for HTTP), is_parked, was_parked of each target that was written; where the
+--   last two differ, its runs must be parked or released now.
 -- locks: targets, which only this statement updates.
 -- A worker is live while its heartbeat is younger than three of its leases and it has not begun to stop.
 WITH live AS MATERIALIZED (
@@ -10,24 +12,24 @@ WITH live AS MATERIALIZED (
         AND w.stopping_at IS NULL
         AND w.heartbeat_at > howdah.now() - make_interval(secs => 3 * w.lease_s)
 ),
-served AS MATERIALIZED (
+seen AS MATERIALIZED (
     SELECT
         t.id,
         t.is_parked,
         CASE
             WHEN t.id = 0 THEN EXISTS (SELECT 1 FROM live WHERE live.serves_http)
             ELSE EXISTS (SELECT 1 FROM live WHERE t.handler = ANY (live.handlers))
-        END AS is_served
+        END AS is_served,
+        t.served_at < howdah.now() - make_interval(secs => %(grace_s)b::double precision) AS is_overdue
     FROM howdah.targets AS t
 )
 UPDATE howdah.targets AS t
-SET served_at = CASE WHEN s.is_served THEN howdah.now() ELSE t.served_at END,
-    is_parked = NOT s.is_served AND t.served_at < howdah.now() - make_interval(secs => %(grace_s)b::double precision)
-FROM served AS s
+SET served_at = CASE WHEN s.is_served OR %(was_away)b::boolean THEN howdah.now() ELSE t.served_at END,
+    is_parked = NOT s.is_served AND NOT %(was_away)b::boolean
+FROM seen AS s
 WHERE s.id = t.id
-    AND (
-        s.is_served AND (s.is_parked OR t.served_at < howdah.now() - interval '10 seconds')
-        OR NOT s.is_served AND NOT s.is_parked
-            AND t.served_at < howdah.now() - make_interval(secs => %(grace_s)b::double precision)
-    )
-RETURNING t.id, t.is_parked, s.is_parked AS was_parked
+    AND CASE
+        WHEN s.is_served THEN s.is_parked OR %(was_away)b::boolean OR t.served_at < howdah.now() - interval '10 seconds'
+        ELSE NOT s.is_parked AND (s.is_overdue OR %(was_away)b::boolean)
+    END
+RETURNING t.id, t.handler, t.is_parked, s.is_parked AS was_parked

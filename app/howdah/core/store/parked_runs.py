@@ -22,6 +22,8 @@ class TargetSeen(NamedTuple):
     """A target about which something was learnt."""
 
     id: int
+    handler: str | None
+    """None for HTTP callbacks."""
     is_parked: bool
     was_parked: bool
 
@@ -43,17 +45,18 @@ class ParkedRuns:
         """Work on the tables of one schema."""
         self._schema = schema
 
-    async def refresh_targets(self, conn: Connection, grace_s: float) -> list[TargetSeen]:
+    async def refresh_targets(self, conn: Connection, grace_s: float, *, was_away: bool) -> list[TargetSeen]:
         """Record which targets live workers serve, and decide which are parked.
 
         Args:
             conn: Inside the chore's transaction.
             grace_s: How long a target may be without a live worker, in seconds.
+            was_away: Nobody looked for a while: the grace begins anew for all.
 
         Returns:
             Targets that were written; of those that turned, `is_parked` differs from `was_parked`.
         """
-        cursor = await conn.execute(load("target.refresh", self._schema), {"grace_s": grace_s})
+        cursor = await conn.execute(load("target.refresh", self._schema), {"grace_s": grace_s, "was_away": was_away})
         return [TargetSeen(*row) for row in await cursor.fetchall()]
 
     async def list_targets(self, conn: Connection) -> list[int]:
