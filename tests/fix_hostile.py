@@ -12,7 +12,7 @@ import gzip
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import uvloop
@@ -125,9 +125,7 @@ async def _until_closed(reader: asyncio.StreamReader) -> None:
 
 async def _stalled(writer: asyncio.StreamWriter) -> None:
     """Read nothing more until the client closes."""
-    transport = writer.transport
-    assert isinstance(transport, asyncio.ReadTransport)
-    transport.pause_reading()
+    cast("asyncio.Transport", writer.transport).pause_reading()
     await writer.wait_closed()
 
 
@@ -258,6 +256,7 @@ BEHAVIOURS: dict[str, Callable[..., Awaitable[None]]] = {
     "trailers-forever": _sends_forever(_CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000),
     "one-byte-chunks": _sends_forever(_CHUNKED, b"1\r\nx\r\n" * 10_000),
     "bad-chunk": _sends(_CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n", then_closes=True),
+    "junk-encoding": _sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: banana\r\n\r\nhello", then_closes=True),
     "short-body": _sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbeginning", then_closes=True),
     "reset-in-body": _reset_in_body,
     "no-content-with-body": _sends(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello"),
@@ -279,13 +278,11 @@ async def listen(
 ) -> AsyncIterator[HostileServer]:
     """Run a hostile receiver, over TLS if a context is given; its last connections are cut on leaving."""
     server = HostileServer(host)
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: list[asyncio.Task[None]] = []
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.peers.append(writer.get_extra_info("peername"))
-        task = asyncio.create_task(server.serve(reader, writer, server.connection_count))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        tasks.append(asyncio.create_task(server.serve(reader, writer, server.connection_count)))
 
     listener = await asyncio.start_server(accept, host, port, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
@@ -295,7 +292,10 @@ async def listen(
         listener.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            # A behaviour that failed by itself did not test what it was to test.
+            if isinstance(ended, Exception):
+                raise ended
         await listener.wait_closed()
 
 

@@ -33,7 +33,9 @@ class Authority:
     def __init__(self, directory: Path) -> None:
         """Make its key and certificate."""
         self.directory = directory
-        openssl(directory, "req -x509 -keyout ca.key -out ca.pem -subj /CN=ca -days 2", *NEW_KEY)
+        # From Python 3.13 on certificates without these two extensions are refused.
+        usage = "-addext keyUsage=critical,keyCertSign"
+        openssl(directory, f"req -x509 -keyout ca.key -out ca.pem -subj /CN=ca -days 2 {usage}", *NEW_KEY)
 
     def sign(self, name: str, days: int, *, by_itself: bool = False) -> tuple[Path, Path]:
         """Return a new certificate and key for a host name; with fewer than 0 days it has expired."""
@@ -44,7 +46,7 @@ class Authority:
                 *NEW_KEY,
             )
         else:
-            (self.directory / "extensions").write_text(f"subjectAltName=DNS:{name}")
+            (self.directory / "extensions").write_text(f"subjectAltName=DNS:{name}\nauthorityKeyIdentifier=keyid")
             openssl(self.directory, "req -new -keyout leaf.key -out leaf.csr -subj /CN=x", *NEW_KEY)
             openssl(
                 self.directory,

@@ -100,6 +100,14 @@ def test_verify_altered_message_is_refused(changes: dict[str, object]) -> None:
         verify(**changes)
 
 
+def test_verify_shifted_parts_are_refused() -> None:
+    """A signature for one message does not pass for another whose parts, joined, read the same."""
+    signature = sign.sign(SECRET, "a", SENT_AT_S - 1, f"{SENT_AT_S}.body".encode())
+
+    with pytest.raises(SignatureInvalid):
+        verify(message_id=f"a.{SENT_AT_S - 1}", signature=signature, body=b"body")
+
+
 @pytest.mark.parametrize("now_s", [SENT_AT_S - 300, SENT_AT_S + 299.9, SENT_AT_S + 300])
 def test_verify_within_tolerance_passes(now_s: float) -> None:
     """Clocks may differ by five minutes either way."""
