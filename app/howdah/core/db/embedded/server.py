@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 from urllib.parse import quote
@@ -98,9 +99,6 @@ class EmbeddedPostgres:
     def start(self, timeout_s: float = 120.0) -> Self:
         """Make the cluster if there is none, and start its server or share the running one.
 
-        Must be called in the main thread: the kernel stops the server when the
-        thread that started it ends.
-
         Args:
             timeout_s: Seconds until the server must accept connections. Crash
                 recovery counts: 350 MB of log took 1.5 s.
@@ -109,8 +107,6 @@ class EmbeddedPostgres:
             EmbeddedUnavailable: It cannot be started here, or in time; nothing
                 was left running.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("an embedded PostgreSQL must be started in the main thread")
         deadline = time.monotonic() + timeout_s
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
@@ -162,8 +158,6 @@ class EmbeddedPostgres:
             yield
 
     def _start_or_share(self, deadline: float) -> None:
-        if self._process is not None:
-            self._process.poll()  # A zombie of ours would count as a process that exists.
         cluster = recorded_home(self.data_dir) / "pg"
         account = choose_account(cluster.stat() if cluster.is_dir() else None, self.notices)
         home = choose_home(self.data_dir, account, self.notices)
@@ -230,16 +224,7 @@ class EmbeddedPostgres:
         argv += [f"{self.bin_dir}/postgres", "-D", str(cluster)]
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
-        # A session of its own keeps the terminal's Ctrl-C away: its users must be stopped before it.
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=server_environment(),
-            start_new_session=True,
-        )
+        return _keep(argv, log)
 
     def _wait_until_ready(self, cluster: Path, deadline: float) -> Postmaster:
         assert self._process is not None
@@ -257,6 +242,36 @@ class EmbeddedPostgres:
                     f"PostgreSQL is not ready in time; the end of {self.log_file}:\n{_tail(self.log_file)}"
                 )
             time.sleep(_LOOK_S)
+
+
+def _keep(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the server from a thread of its own, which stays until the server has ended.
+
+    The kernel ends the server with the thread that started it, not with the
+    process (see `launch`), and our caller's thread may be a passing one.
+    """
+    started: Future[subprocess.Popen[bytes]] = Future()
+
+    def keep() -> None:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=server_environment(),
+                # Keeps the terminal's Ctrl-C away: the server's users must be stopped before it.
+                start_new_session=True,
+            )
+        except BaseException as failure:
+            started.set_exception(failure)
+            return
+        started.set_result(process)
+        process.wait()
+
+    threading.Thread(target=keep, name="embedded-postgres", daemon=True).start()
+    return started.result()
 
 
 def _cluster_major(cluster: Path) -> int | None:
