@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 600.0
 TICK_S: Final = 10.0
+# History is kept for the rest of the day on which its task was created, and a chore may be late:
+# a worker's row outlasts the history that names it.
+WORKER_MARGIN_S: Final = 2 * 86_400.0
 
 
 class Cleanup(Chore):
@@ -25,7 +28,7 @@ class Cleanup(Chore):
     pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
 
     def __init__(self, schema: str, retention_s: float) -> None:
-        """Keep statistics and workers for as long as history, which names them."""
+        """Keep statistics for `retention_s` seconds, and workers for as long as history names them."""
         self._retention_s = retention_s
         self._leftovers = Leftovers(schema)
 
@@ -34,6 +37,6 @@ class Cleanup(Chore):
         deleted = [
             await self._leftovers.delete_idempotency_keys(conn),
             await self._leftovers.delete_stats(conn, self._retention_s),
-            await self._leftovers.delete_workers(conn, self._retention_s),
+            await self._leftovers.delete_workers(conn, self._retention_s + WORKER_MARGIN_S),
         ]
         return Round(next_in_s=0 if max(deleted) == PAGE_ROWS else INTERVAL_S)
