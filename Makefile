@@ -9,7 +9,7 @@ ARGS ?=
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 
-.PHONY: help setup fmt lint type imports check test test-db test-all migrate schema run-api run-worker run-scheduler bench lock dist clean
+.PHONY: help setup fmt lint type imports check test test-db test-all test-bench migrate schema run-api run-worker run-scheduler bench lock dist clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,8 +39,11 @@ test: setup ## Run the unit tests
 test-db: setup ## Run the tests of SQL and integration on PostgreSQL $(PG)
 	$(PYTEST) --pg $(PG) tests/sql tests/integration $(ARGS)
 
-test-all: setup ## Run all tests on PostgreSQL $(PG)
-	$(PYTEST) --pg $(PG) $(ARGS)
+test-all: setup ## Run all tests but those that measure on PostgreSQL $(PG)
+	$(PYTEST) --pg $(PG) -m "not bench" $(ARGS)
+
+test-bench: setup ## Run the tests that measure, one at a time
+	$(PYTHON) -m pytest -m bench $(ARGS)
 
 migrate: setup ## Apply all migrations to HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah migrate
