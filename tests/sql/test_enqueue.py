@@ -346,7 +346,7 @@ async def test_functions_that_run_as_their_owner_pin_the_search_path(conn: Conne
     functions = await rows.fetchall()
 
     assert {"cancel", "enqueue", "enqueue_many"} <= {name for name, _ in functions}
-    assert {tuple(config) for _, config in functions} == {("search_path=pg_catalog, pg_temp",)}
+    assert [name for name, config in functions if "search_path=pg_catalog, pg_temp" not in (config or [])] == []
 
 
 async def _many(conn: Connection, items: list[dict[str, object]]) -> list[tuple[object, ...]]:
