@@ -1,13 +1,14 @@
 """A TCP proxy in front of PostgreSQL that breaks connections on demand.
 
 What it can do to all its connections: cut them, with a reset, in the middle of
-an answer (`cut_after_bytes`), or swallow everything without closing
+an answer (`cut_answers`), or swallow everything without closing
 (`blackhole`), as a firewall does that forgot a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from contextlib import suppress
@@ -18,9 +19,28 @@ import psycopg.conninfo
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
+# psycopg numbers its prepared statements; ours begin with their name.
+_PREPARED = re.compile(rb"(_pg3_[0-9]+)\x00/\* howdah:([a-z_.]+) \*/")
+_BOUND = re.compile(rb"(_pg3_[0-9]+)\x00")
 _RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class _Asked:
+    """What a client is having executed: it names our statements when it prepares them, later only by number."""
+
+    names: dict[bytes, bytes] = field(default_factory=dict)
+    executing: bytes = b""
+
+    def take(self, data: bytes) -> None:
+        """Read what the client sends."""
+        self.executing = b""
+        if prepared := _PREPARED.findall(data):
+            self.names.update(prepared)
+        elif bound := _BOUND.findall(data):
+            self.executing = self.names.get(bound[-1], b"")
 
 
 @dataclass
@@ -32,7 +52,6 @@ class CuttingProxy:
         port: Where it listens.
         is_blackhole: Nothing is forwarded, either way; connections stay open.
         is_refusing: New connections are reset.
-        cut_if: Given what a client sent, whether its connection is cut when the answer comes.
         cut_count: Connections that were cut.
     """
 
@@ -40,25 +59,22 @@ class CuttingProxy:
     port: int = 0
     is_blackhole: bool = False
     is_refusing: bool = False
-    cut_if: Callable[[bytes], bool] | None = None
+    _cuts: dict[bytes, int] = field(default_factory=dict)
     cut_count: int = 0
+    _server_port: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def cut_after(self, marker: bytes, count: int = 1) -> None:
-        """Reset the next `count` connections whose client has sent `marker`, as soon as the server answers.
+    def cut_answers(self, statement: str, count: int = 1) -> None:
+        """Reset connections instead of answering, `count` times, when they have executed one of our statements.
 
         By then the statement is done and, outside a transaction, committed.
+
+        Args:
+            statement: Its name, for example `run.claim`.
+            count: How often.
         """
-        left = [count]
-
-        def matches(sent: bytes) -> bool:
-            if marker not in sent or not left[0]:
-                return False
-            left[0] -= 1
-            return True
-
-        self.cut_if = matches
+        self._cuts[statement.encode()] = count
 
     def reset_all(self) -> None:
         """Reset every open connection."""
@@ -77,14 +93,15 @@ class CuttingProxy:
         host, port = "127.0.0.1", self._server_port
         opened = await (asyncio.open_unix_connection(path) if path else asyncio.open_connection(host, port))
         self._writers.add(writer)
-        sent: list[bytes] = []
+        asked = _Asked()
+        pumps = {
+            asyncio.create_task(self._up(reader, opened[1], asked)),
+            asyncio.create_task(self._down(opened[0], writer, asked)),
+        }
         try:
-            pumps = {
-                asyncio.create_task(self._up(reader, opened[1], sent)),
-                asyncio.create_task(self._down(opened[0], writer, sent)),
-            }
-            _, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for each in rest:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for each in pumps:
                 each.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
         finally:
@@ -93,20 +110,18 @@ class CuttingProxy:
             opened[1].close()
             writer.close()
 
-    _server_port: int = 0
-
-    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: list[bytes]) -> None:
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: _Asked) -> None:
         while data := await reader.read(65_536):
             await self._pass()
-            sent.append(data)
+            asked.take(data)
             writer.write(data)
             await writer.drain()
 
-    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: list[bytes]) -> None:
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: _Asked) -> None:
         while data := await reader.read(65_536):
             await self._pass()
-            asked, sent[:] = b"".join(sent), []
-            if self.cut_if is not None and self.cut_if(asked):
+            if self._cuts.get(asked.executing, 0) > 0:
+                self._cuts[asked.executing] -= 1
                 self.cut_count += 1
                 _reset(writer)
                 return

@@ -11,14 +11,12 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 import pytest_asyncio
-from howdah_worker.worker import serve
 from psycopg.rows import dict_row
 from tests.fix_wait import eventually_async
 
@@ -27,8 +25,10 @@ from howdah.core.service import Service
 from howdah.core.settings import Settings
 from howdah.core.store.expired_runs import ExpiredRuns
 from howdah.handlers import REGISTRY
+from howdah_worker.worker import serve
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 

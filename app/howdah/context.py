@@ -100,4 +100,15 @@ class Context(Protocol):
         """
 
     def transaction(self) -> Transaction:
-        """Open a block whose writes take effect exactly once, with the run's success."""
+        """Open a block whose writes take effect exactly once, with the run's success.
+
+        A run has one such block. What the handler returns after it is not
+        recorded any more; give a result to `set_result` inside the block.
+        """
+
+    def set_result(self, result: Any) -> None:
+        """Say what `transaction` records as the run's result; without a transaction, return it instead.
+
+        Raises:
+            ResultInvalid: It has no JSON form, or is too large.
+        """

@@ -90,6 +90,14 @@ class FakeContext:
         """Block this thread until `cancelled` is true, at most `timeout_s`."""
         return self._cancelled.wait(timeout_s)
 
+    def set_result(self, result: Any) -> None:
+        """Check that the result has a JSON form, as in production; without a transaction it is not recorded.
+
+        Raises:
+            ResultInvalid: It has none, or is too large.
+        """
+        encode_result(result)
+
     def transaction(self) -> NoReturn:
         """Refuse.
 

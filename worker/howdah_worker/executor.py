@@ -19,15 +19,9 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
-
-import msgspec
 
 from howdah.core import log, metrics
-from howdah.core.db.arrays import jsonb_text
 from howdah_worker import outcome
-from howdah_worker.callback import AttemptContext
-from howdah_worker.callback_request import request_of
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import Run, RunFields, Stage, Stop
 from howdah_worker.run_context import RunContext
@@ -37,7 +31,7 @@ if TYPE_CHECKING:
 
     from howdah.core.model import CancelMode
     from howdah.handlers import Handler
-    from howdah_worker.callback import CallbackClient
+    from howdah_worker.delivery import Delivery
     from howdah_worker.finisher import Finisher
     from howdah_worker.lease_keeper import LeaseKeeper
     from howdah_worker.outcome import Ending
@@ -70,7 +64,7 @@ class Executor:
         around: Surroundings,
         finisher: Finisher,
         keeper: LeaseKeeper,
-        callbacks: CallbackClient,
+        delivery: Delivery,
         on_room: Callable[[], None],
     ) -> None:
         """Make an executor on the running event loop.
@@ -81,7 +75,7 @@ class Executor:
             around: What contexts are made of.
             finisher: Takes the outcomes.
             keeper: Keeps the leases.
-            callbacks: Delivers callbacks.
+            delivery: Runs HTTP targets.
             on_room: Called when more runs could be claimed.
         """
         self._loop = asyncio.get_running_loop()
@@ -89,7 +83,7 @@ class Executor:
         self._catalogue = around.catalogue
         self._finisher = finisher
         self._keeper = keeper
-        self._callbacks = callbacks
+        self._delivery = delivery
         self._on_room = on_room
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="howdah-handler")
         self._free = concurrency
@@ -282,32 +276,14 @@ class Executor:
     async def _call_back(self, run: Run) -> None:
         is_interrupted = False
         try:
-            ending = await self._deliver(run)
+            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+            ending = await self._delivery.deliver(run)
         except asyncio.CancelledError as error:
             is_interrupted = True
             ending = outcome.of_error(error)
         except Exception as error:
             ending = outcome.of_error(error)
         self._end(run, ending, is_interrupted, self._loop_plan)
-
-    async def _deliver(self, run: Run) -> Ending:
-        log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
-        assert run.http is not None
-        try:
-            request = request_of(jsonb_text(run.http), run.payload, run.timeout_s)
-        except msgspec.DecodeError as error:
-            return outcome.task_unreadable(f"the HTTP target: {error}")
-        attempt = AttemptContext(
-            task_id=str(UUID(bytes=run.task_id)),
-            attempt=run.attempt,
-            claim_no=run.claim_no,
-            queue=self._catalogue.queue_name(run.queue_id),
-            secrets=self._catalogue.tenant_secrets(run.tenant_id),
-            traceparent=run.traceparent,
-        )
-        result = await self._callbacks.deliver(request, attempt)
-        metrics.CALLBACKS.labels(_callback_label(result.status, result.error_type)).inc()
-        return outcome.of_callback(result)
 
     def _perform_in_thread(self, run: Run, handler: Handler) -> None:
         try:
@@ -425,11 +401,3 @@ def _judge(run: Run, ending: Ending, is_interrupted: bool) -> Ending | None:
 
 def _reason(run: Run) -> str:
     return run.stop.value if run.stop is not None else "unknown"
-
-
-def _callback_label(status: int | None, error_type: str | None) -> str:
-    if status is not None:
-        return f"{status // 100}xx"
-    if error_type == "timeout":
-        return "timeout"
-    return "refused" if error_type in ("blocked_address", "request_invalid", "signing_failed") else "network"

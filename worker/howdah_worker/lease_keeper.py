@@ -145,10 +145,12 @@ class LeaseKeeper:
             if is_urgent or now >= beat_at:
                 beat_at = now + interval_s
                 self._attempt(is_urgent)
-            if self._held:
+            # Once the keeper has stepped in there may be nothing left to hold.
+            is_watching = bool(self._held) or self._stuck_since is not None
+            if is_watching:
                 self._watch_loop()
             wait_s = beat_at - time.monotonic()
-            self._beat_now.wait(max(0.0, min(wait_s, _LOOK_S) if self._held else wait_s))
+            self._beat_now.wait(max(0.0, min(wait_s, _LOOK_S) if is_watching else wait_s))
         if self._conn is not None:
             self._conn.close()
 

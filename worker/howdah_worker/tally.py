@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from howdah.core import metrics
+from howdah.core.db.errors import translated
 from howdah.core.store.stats import Tally
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class TallySheet:
             # Until this succeeds, the next try is a while away.
             self.due_at = time.monotonic() + 1.0
             if tallies:
-                await self._stats.insert(conn, bucket_at, self._source, tallies)
+                with translated():
+                    await self._stats.insert(conn, bucket_at, self._source, tallies)
             self._unwritten = None
         self.due_at = math.inf if self._bucket_at is None else self._minute_end()
 

@@ -39,6 +39,7 @@ from howdah_worker.callback import CallbackClient
 from howdah_worker.catalogue import Catalogue
 from howdah_worker.claimer import Claimer
 from howdah_worker.connection import PROCESS
+from howdah_worker.delivery import Delivery
 from howdah_worker.drain import drain
 from howdah_worker.executor import Executor
 from howdah_worker.finisher import Finisher
@@ -139,7 +140,7 @@ class _Worker:
             around=Surroundings(catalogue, clock, transactions),
             finisher=self._finisher,
             keeper=self._keeper,
-            callbacks=callbacks,
+            delivery=Delivery(callbacks, catalogue),
             on_room=self._claimer.room,
         )
         self._listener = Listener(settings, PROCESS, on_words=self._claimer.hear, on_reset=self._claimer.missed)

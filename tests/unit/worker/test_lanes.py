@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, WEIGHTS, LaneBook
 from hypothesis import given
 from hypothesis import strategies as st
 
 from howdah.core.model import Due, LaneKey, Offer
+from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, WEIGHTS, LaneBook
 
 NOW = 10_000_000_000
 ZERO = bytes(16)

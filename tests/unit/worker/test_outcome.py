@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from howdah_worker import outcome
-from howdah_worker.callback_outcome import CallbackResult
 from hypothesis import given
 from hypothesis import strategies as st
 
 from howdah.core.errors import PayloadMismatch
+from howdah_worker import outcome
+from howdah_worker.callback_outcome import CallbackResult
 
 
 def error_of(ending: outcome.Ending) -> dict[str, Any]:

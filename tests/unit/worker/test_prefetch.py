@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from howdah_worker.prefetch import AHEAD_MAX, BATCH_MAX, Prefetch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from howdah_worker.prefetch import AHEAD_MAX, BATCH_MAX, Prefetch
 
 
 def test_first_claim_takes_free_slots_only() -> None:
