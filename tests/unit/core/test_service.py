@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fix_wait import eventually
 
 from howdah.core.service import FAST_STOP_S_MAX, ExitCode
 
@@ -75,6 +76,17 @@ def wait_for(process: Process, word: str) -> None:
     assert process.stderr.readline() == f"{word}\n"
 
 
+def wait_until_asleep(process: Process, times: int) -> int:
+    """Wait until the main thread sleeps, having fallen asleep more often than that; return how often."""
+
+    def fell_asleep() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        count = int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)[0])
+        return count if re.search(r"^State:\s+S", status, re.MULTILINE) and count > times else 0
+
+    return eventually(fell_asleep, 10, "the main thread sleeps")
+
+
 def end_of(process: Process) -> tuple[int, list[dict[str, Any]]]:
     """Wait for the end; return the exit code and the log."""
     out, err = process.communicate(timeout=30)
@@ -119,9 +131,11 @@ def test_second_signal_ends_a_process_whose_loop_is_blocked(start: Start) -> Non
     """A handler that blocks the event loop cannot hold up a fast stop; the log shows where it hung."""
     process = start(BLOCKED)
     wait_for(process, "up")
+    # A signal that comes between two instructions, just before the sleep, is noticed after the sleep.
+    fell_asleep = wait_until_asleep(process, 0)
     began = time.monotonic()
-    # Two different ones, for two alike that are pending together count as one.
     process.send_signal(signal.SIGTERM)
+    wait_until_asleep(process, fell_asleep)
     process.send_signal(signal.SIGINT)
     code, entries = end_of(process)
 
