@@ -150,6 +150,7 @@ class Turns:
             leased_until = await self._store.lease(conn, chore.name, chore.pace.lease_s)
         done = await chore.work(conn, held)
         async with conn.transaction():
+            await self._limit(conn, chore)
             if await self._store.renew(conn, chore.name, leased_until, chore.pace.lease_s) is None:
                 _logger.warning("chore_lease_lost", extra={"fields": {"chore": chore.name}})
                 return None
@@ -157,9 +158,12 @@ class Turns:
         return done
 
     async def _lock(self, conn: Connection, chore: Chore) -> Held | None:
+        await self._limit(conn, chore)
+        return await self._store.lock(conn, chore.name)
+
+    async def _limit(self, conn: Connection, chore: Chore) -> None:
         pace = chore.pace
         await self._server.limit(conn, statement_timeout_s=pace.statement_s_max, lock_timeout_s=pace.lock_s_max)
-        return await self._store.lock(conn, chore.name)
 
     async def _finish(self, conn: Connection, chore: Chore, done: Round, began: float) -> None:
         await self._store.finish(
