@@ -12,6 +12,7 @@ import shutil
 import pytest
 
 pytest_plugins = [
+    "tests.fix_api",
     "tests.fix_callback",
     "tests.fix_chores",
     "tests.fix_db",

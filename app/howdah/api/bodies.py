@@ -31,6 +31,9 @@ BATCH_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 3
 BATCH_TASKS_MAX: Final = 1_000
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# About 1 ms.
+_WALKED_TOKENS: Final = 5_000
 _TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -61,7 +64,7 @@ def read_batch(body: bytes, payload_bytes_max: int) -> tuple[list[tuple[TaskCrea
         Problem: The body as a whole is wrong.
     """
     parsed = _parse(body, BATCH_DEPTH_MAX)
-    envelope = _typed(_decode_batch, body, "")
+    envelope = _typed(_decode_batch, body, parsed, "")
     _refuse_duplicates(body, parsed, envelope.tasks, depth=1)
     count = len(envelope.tasks)
     if not 1 <= count <= BATCH_TASKS_MAX:
@@ -85,14 +88,14 @@ def read(body: bytes, shape: type[T]) -> T:
     if decoder is None:
         decoder = _decoders[shape] = msgspec.json.Decoder(shape)
     parsed = _parse(body, PAYLOAD_DEPTH_MAX)
-    value: T = _typed(decoder.decode, body, "")
+    value: T = _typed(decoder.decode, body, parsed, "")
     _refuse_duplicates(body, parsed)
     _refuse_nul(body, parsed, "")
     return value
 
 
 def _task(body: bytes, parsed: Any, payload_bytes_max: int, prefix: str) -> tuple[TaskCreate, bytes | None]:
-    task: TaskCreate = _typed(_decode_task, body, prefix)
+    task: TaskCreate = _typed(_decode_task, body, parsed, prefix)
     payload = None
     if task.payload is not msgspec.UNSET:
         payload = bytes(task.payload)
@@ -117,26 +120,46 @@ def _parse(body: bytes, depth_max: int) -> Any:
 def _is_deeper(body: bytes, depth_max: int) -> bool:
     """Tell whether well-formed JSON is nested deeper than that; of malformed JSON a guess is good enough.
 
-    Each pass takes the innermost level away, in C: 64 passes over 1 MiB of brackets take
-    milliseconds, where a loop over them takes tens.
+    A walk over the first brackets finds whatever goes down at once. Of the rest, innermost
+    pairs are taken away level by level, in C: a walk over 1 MiB of brackets would take 70 ms.
     """
+    level = 0
+    for count, token in enumerate(_TOKEN.finditer(body)):
+        first = body[token.start()]
+        level += (first in b"[{") - (first in b"]}")
+        if level > depth_max:
+            return True
+        if count == _WALKED_TOKENS:
+            break
+    else:
+        return False
     brackets = _STRING.sub(b"", body).translate(_TO_SQUARE, _NOT_BRACKETS)
     for _ in range(depth_max):
         if not brackets:
             return False
         brackets = brackets.replace(b"[]", b"")
     # Unbalanced brackets leave a rest as well; so shallow, the parser may name what is wrong.
-    return len(brackets) > 0 and (b"[" * (depth_max + 1) in brackets or b"[]" in brackets)
+    return b"[" * (depth_max + 1) in brackets or b"[]" in brackets
 
 
-def _typed(decode: Any, body: bytes, prefix: str) -> Any:
+def _typed(decode: Any, body: bytes, parsed: Any, prefix: str) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
         pointer, said = fault_of(error)
-        raise invalid(prefix + pointer, said[:1].lower() + said[1:]) from None
+        raise invalid(prefix + _member_at_fault(parsed, pointer), said[:1].lower() + said[1:]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem("invalid_json", f"The body is not valid JSON: {error}.") from None
+
+
+def _member_at_fault(parsed: Any, pointer: str) -> str:
+    """Complete the pointer to a free mapping of texts (tags, headers), of which msgspec names no member."""
+    value = parsed
+    for token in pointer.split("/")[1:]:
+        value = value.get(token) if isinstance(value, dict) else None
+    if pointer.endswith(("/tags", "/headers")) and isinstance(value, dict):
+        return next((f"{pointer}/{escape(key)}" for key, part in value.items() if not isinstance(part, str)), pointer)
+    return pointer
 
 
 class _Twice(dict[str, Any]):

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from howdah.api.auth import Credential
     from howdah.api.backend import Backend
 
+# Of a body that is too large, so much more is read and thrown away: a client that still sends
+# when its connection is closed never gets to see the answer. Larger ones are cut off.
+DRAINED_BYTES_MAX: Final = 16 * 1024 * 1024
+
 JSON_TYPE: Final = (b"content-type", b"application/json")
 _JSON_HEADERS: Final = [JSON_TYPE]
 _encode: Final = msgspec.json.Encoder().encode
@@ -112,7 +116,7 @@ class Call:
         """Return the body of a request with JSON.
 
         Args:
-            bytes_max: Larger ones are refused; if the length is declared, before any of it is read.
+            bytes_max: Larger ones are refused, and never held in memory.
 
         Raises:
             Problem: It is no plain JSON, too large, or did not arrive in time.
@@ -120,7 +124,7 @@ class Call:
         """
         self._refuse_media_type()
         declared = self.headers.get(b"content-length")
-        if declared is not None and int(declared) > bytes_max:
+        if declared is not None and int(declared) > bytes_max + DRAINED_BYTES_MAX:
             raise _too_large(bytes_max)
         task = asyncio.current_task()
         assert task is not None, "an ASGI server serves each request in a task"
@@ -135,16 +139,21 @@ class Call:
 
     async def _read(self, bytes_max: int) -> bytes:
         parts: list[bytes] = []
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part: bytes = message.get("body", b"")
-            self._hold(len(part))
-            if self.body_bytes > bytes_max:
+            size += len(part)
+            if size <= bytes_max:
+                self._hold(len(part))
+                parts.append(part)
+            elif size > bytes_max + DRAINED_BYTES_MAX:
                 raise _too_large(bytes_max)
-            parts.append(part)
             if not message.get("more_body", False):
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _hold(self, size: int) -> None:

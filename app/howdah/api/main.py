@@ -105,12 +105,31 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: `Service` has them."""
+    """Uvicorn without its signal handlers: who runs it has them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
+
+
+def make_server(app: Edge) -> uvicorn.Server:
+    """Make the HTTP server of an application; it leaves signals and the log alone."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S_MAX,
+    )
+    return _Server(config)
 
 
 async def _serve(service: Service) -> None:
@@ -121,7 +140,7 @@ async def _serve(service: Service) -> None:
             failed.set_exception(error)
 
     with listen(service.settings) as listener:
-        server = _Server(_config(create_app(service.settings, service.readiness, fail)))
+        server = make_server(create_app(service.settings, service.readiness, fail))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(service.stopping.wait())
         _log.info("api_listening", extra={"fields": {"address": _shown(listener)}})
@@ -138,23 +157,6 @@ async def _serve(service: Service) -> None:
         failed.result()
     if not service.stopping.is_set():
         raise RuntimeError("the server ended although the process is not to stop")
-
-
-def _config(app: Edge) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        loop="none",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S_MAX,
-    )
 
 
 def _report(ended: asyncio.Task[None], on_failure: Callable[[BaseException], None]) -> None:
