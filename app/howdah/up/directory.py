@@ -108,10 +108,10 @@ class DataDirectory:
 
     def _read_record(self) -> dict[str, Any]:
         try:
-            record: dict[str, Any] = json.loads(self._record.read_text())
+            record = json.loads(self._record.read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        return record
+        return record if isinstance(record, dict) else {}
 
 
 def identity_of(pid: int) -> str | None:
