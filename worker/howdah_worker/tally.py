@@ -15,6 +15,7 @@ from howdah.core.store.stats import Tally
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from howdah.core.clock import DatabaseClock
     from howdah.core.db.connect import Connection
@@ -36,10 +37,9 @@ class TallySheet:
         """Write with `stats` into the minutes of `clock`."""
         self._stats = stats
         self._clock = clock
-        self._source = uuid4()
         self._bucket_at: datetime | None = None
         self._counts: dict[int, list[float]] = {}
-        self._unwritten: tuple[datetime, dict[int, Tally]] | None = None
+        self._unwritten: tuple[datetime, UUID, dict[int, Tally]] | None = None
         self.due_at = math.inf
 
     def count(self, runs: Sequence[Run], verdicts: Mapping[LeaseKey, Rearmed]) -> None:
@@ -84,15 +84,16 @@ class TallySheet:
                 queue_id: Tally(0, int(count[0]), int(count[1]), int(count[2]), count[3])
                 for queue_id, count in self._counts.items()
             }
-            self._unwritten = self._bucket_at, tallies
+            # A source of its own: a second row for the same minute must not be taken for a repeat.
+            self._unwritten = self._bucket_at, uuid4(), tallies
             self._counts, self._bucket_at = {}, None
         if self._unwritten is not None:
-            bucket_at, tallies = self._unwritten
+            bucket_at, source, tallies = self._unwritten
             # Until this succeeds, the next try is a while away.
             self.due_at = time.monotonic() + 1.0
             if tallies:
                 with translated():
-                    await self._stats.insert(conn, bucket_at, self._source, tallies)
+                    await self._stats.insert(conn, bucket_at, source, tallies)
             self._unwritten = None
         self.due_at = math.inf if self._bucket_at is None else self._minute_end()
 
