@@ -9,7 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 
+import hypothesis
 import pytest
+
+# The machine is busy with the tests beside; how long an example takes is no property of the code.
+hypothesis.settings.register_profile("howdah", hypothesis.settings(deadline=None))
+hypothesis.settings.load_profile("howdah")
 
 pytest_plugins = [
     "tests.fix_api",
