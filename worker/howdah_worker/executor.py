@@ -311,6 +311,7 @@ class Executor:
         elif run.is_overdue:
             metrics.SLOTS_OVERDUE.dec()
             _logger.warning("handler_returned_late", extra={"fields": {**self._fields(run), "took_s": duration_s}})
+        self._check_idle()
         self._fill()
         self._on_room()
 
@@ -329,7 +330,9 @@ class Executor:
             self._report(run, outcome.RELEASED, None)
 
     def _check_idle(self) -> None:
-        if self._is_closed and not self._for_loop and not self._for_threads and not self.running_count():
+        if not self._is_closed or self._for_loop or self._for_threads:
+            return
+        if not any(run.stage is Stage.RUNNING for run in self._running):
             self._idle.set()
 
     # Stopping.
@@ -386,9 +389,10 @@ def _judge(run: Run, ending: Ending, is_interrupted: bool) -> Ending | None:
     """Decide what is reported of a run whose handler ended, or is given up; None for nothing."""
     match run.stop:
         case None:
-            if run.has_seen and ending.outcome == "succeeded":
-                return outcome.cancelled("the handler stopped when it was asked to")
-            return ending
+            if not run.has_seen or ending.outcome != "succeeded":
+                return ending
+            # It has looked at `ctx.cancelled` and returned: most likely before it was done.
+            return outcome.RELEASED if run.is_fenced else outcome.cancelled("the handler stopped when it was asked to")
         case Stop.TIMEOUT:
             return outcome.timed_out(run.timeout_s)
         case Stop.CANCEL:

@@ -146,6 +146,31 @@ async def test_worker_that_cannot_renew_stops_its_handlers_before_the_lease_ends
     assert [each["outcome"] for each in await bench.history(task)] == ["released", "succeeded"]
 
 
+async def test_plain_function_that_stops_because_its_lease_ends_runs_again(
+    bench: Workbench, proxy: CuttingProxy
+) -> None:
+    """A function that returns early since it saw `ctx.cancelled` has not succeeded, nor was the task cancelled."""
+    seen: list[bool] = []
+
+    @howdah.handler("cut.plain")
+    def cut(payload: Any, ctx: howdah.Context) -> None:
+        if not seen:
+            seen.append(ctx.wait_cancelled(30))
+
+    await bench.start(database_url=proxy.url)
+    [task] = await bench.enqueue("cut.plain")
+    await eventually_async(lambda: bench.is_running(task), 5, "it runs")
+    proxy.is_blackhole = True
+    await eventually_async(lambda: seen, 2 * LEASE_S, "the function was told")
+    proxy.is_blackhole = False
+    proxy.reset_all()
+    ended = await bench.ended(task, timeout_s=40)
+
+    assert seen == [True]
+    assert (ended["outcome"], ended["attempt"]) == ("succeeded", 1)
+    assert [each["outcome"] for each in await bench.history(task)] == ["released", "succeeded"]
+
+
 async def test_claim_whose_answer_was_lost_is_found_again(bench: Workbench, proxy: CuttingProxy) -> None:
     """Runs claimed by a statement whose answer never came are executed, not left until their lease ends."""
     starts: list[int] = []
