@@ -22,9 +22,10 @@ _COLUMNS: Final[Sequence[tuple[str, Callable[[Kind], int]]]] = (
     ("running", lambda kind: kind.states["running"]),
     ("retrying", lambda kind: kind.states["retrying"]),
     ("succeeded", lambda kind: kind.states["succeeded"]),
-    ("of these retried", lambda kind: kind.retried),
-    ("dead letters", lambda kind: kind.states["failed"]),
+    ("retried", lambda kind: kind.retried),
+    ("dead", lambda kind: kind.states["failed"]),
 )
+_LEGEND: Final = "retried: of those that succeeded; dead: given up, waiting as dead letters"
 
 
 class Display(Protocol):
@@ -93,12 +94,14 @@ def table(mix: Sequence[Kind], receiver: Receiver) -> list[str]:
     for kind in mix:
         cells = "".join(f"  {read(kind):>{len(title)}}" for title, read in _COLUMNS)
         rows.append(f"{kind.name:<{width}}{cells}")
-    rows.append(f"callbacks received: {receiver.genuine} with a genuine signature, {receiver.refused} without")
-    return rows
+    return [*rows, _LEGEND, _callbacks(receiver)]
 
 
 def line(mix: Sequence[Kind], receiver: Receiver) -> str:
     """Return the sums of the table in a line."""
     sums = [f"{sum(read(kind) for kind in mix)} {title}" for title, read in _COLUMNS]
-    callbacks = f"{receiver.genuine} callbacks with a genuine signature, {receiver.refused} without"
-    return f"demo: {', '.join(sums)}; {callbacks}"
+    return f"demo: {', '.join(sums)}; {_callbacks(receiver)}"
+
+
+def _callbacks(receiver: Receiver) -> str:
+    return f"callbacks received: {receiver.genuine} with a genuine signature, {receiver.refused} without"

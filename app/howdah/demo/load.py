@@ -92,14 +92,14 @@ def kinds(receiver_url: str) -> list[Kind]:
         return {"queue": "demo-handlers", "handler": handler, "payload": payload, **more}
 
     return [
-        Kind("handler that succeeds", 4, call("demo.greet", {"name": "Hannibal"})),
-        Kind("callback that succeeds", 2, callback("/ok")),
-        Kind("handler that takes a while", 1, call("demo.report", {"seconds": 1.5})),
-        Kind("handler that fails twice", 1, call("demo.flaky", {"succeeds_at": 3}, retry=QUICK_RETRY)),
-        Kind("callback refused twice (503)", 1, {**callback("/flaky"), "retry": QUICK_RETRY}),
+        Kind("handler succeeds", 4, call("demo.greet", {"name": "Hannibal"})),
+        Kind("callback succeeds", 2, callback("/ok")),
+        Kind("slow handler", 1, call("demo.report", {"seconds": 1.5})),
+        Kind("flaky handler", 1, call("demo.flaky", {"succeeds_at": 3}, retry=QUICK_RETRY)),
+        Kind("flaky callback, 503", 1, {**callback("/flaky"), "retry": QUICK_RETRY}),
         Kind("delayed by 5 s", 1, call("demo.greet", {"name": "Surus"}, delay="5s")),
-        Kind("handler that is broken", 1, call("demo.broken", {}, retry={**QUICK_RETRY, "max_attempts": 2}), every=5),
-        Kind("callback to nowhere (404)", 1, callback("/gone"), every=5),
+        Kind("broken handler", 1, call("demo.broken", {}, retry={**QUICK_RETRY, "max_attempts": 2}), every=5),
+        Kind("callback, 404", 1, callback("/gone"), every=5),
     ]
 
 

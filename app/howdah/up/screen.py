@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from typing import TYPE_CHECKING, TextIO
@@ -31,7 +32,10 @@ class Screen:
         """Replace the block at the bottom; on what is no terminal, write it as lines."""
         with self._lock:
             erased = self._erased()
-            self._block = block if self.is_terminal else ()
+            if self.is_terminal:
+                # A line that wraps takes two rows, and the next block would be drawn over the wrong ones.
+                columns = shutil.get_terminal_size().columns
+                block = self._block = [line[:columns] for line in block]
             self._write([*erased, *block])
 
     def leave(self) -> None:

@@ -90,6 +90,11 @@ def test_report_that_is_cancelled_stops_early() -> None:
         howdah.testing.run(handlers.report, {"seconds": 60.0}, context=context)
 
 
+def test_table_fits_a_terminal_of_80_columns() -> None:
+    """No line of it wraps on the narrowest terminal in use."""
+    assert max(len(row) for row in table(kinds("http://h"), Receiver(SECRET))) <= 80
+
+
 def test_sums_stand_in_table_and_line() -> None:
     """Table and line show the same figures."""
     mix = kinds("http://h")
@@ -97,6 +102,4 @@ def test_sums_stand_in_table_and_line() -> None:
     receiver = Receiver(SECRET)
 
     assert any(row.startswith(mix[0].name) and "7" in row and "5" in row for row in table(mix, receiver))
-    assert "7 sent, 0 waiting, 0 running, 0 retrying, 5 succeeded, 2 of these retried, 0 dead letters" in line(
-        mix, receiver
-    )
+    assert "7 sent, 0 waiting, 0 running, 0 retrying, 5 succeeded, 2 retried, 0 dead;" in line(mix, receiver)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from howdah.up.screen import Screen
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class _Terminal(io.StringIO):
@@ -32,6 +36,15 @@ def test_block_that_was_left_is_not_erased() -> None:
     screen.say("stopped")
 
     assert out.getvalue() == "table\nstopped\n"
+
+
+def test_lines_of_a_block_do_not_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wider than the terminal is cut, so that the block has as many rows as lines."""
+    monkeypatch.setenv("COLUMNS", "5")
+    out = _Terminal()
+    Screen(out).show(["1234567"])
+
+    assert out.getvalue() == "12345\n"
 
 
 def test_no_control_codes_go_to_a_file() -> None:
