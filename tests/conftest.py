@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fix_db",
     "tests.fix_hostile",
     "tests.fix_queue",
+    "tests.fix_retention",
     "tests.fix_up",
     "tests.fix_fleet",
     "tests.fix_pooler",

@@ -2,8 +2,9 @@
 
 A day of which nothing is left to do is detached and dropped, at the cost of two
 short transactions, however many tasks it had. Where some are still live, or wait
-as dead letters, the partition is exchanged for one that holds only those; from
-then on it is emptied row by row, and dropped when the last has ended.
+as dead letters, the partition is exchanged for one that holds only those; each
+is deleted when the retention has passed since its end, and the partition dropped
+with the last. History follows its tasks.
 
 A round takes one step with one partition, outside of a transaction and under a
 lease, for DETACH … CONCURRENTLY runs in none. What the next step is comes from
@@ -15,11 +16,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from howdah.core.store.expired_partitions import PAGE_ROWS, ExpiredPartitions
+from howdah.core.store.expired_partitions import ExpiredPartitions
 from howdah.core.store.server import Server
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from datetime import date
+
     from howdah.core.db.connect import Connection
     from howdah.core.store.expired_partitions import ExpiredPartition
     from howdah.core.store.maintenance import Held
@@ -50,10 +54,12 @@ class Retention(Chore):
         await self._server.limit_session(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=LOCK_S_MAX)
         done = set(held.state.get("done", ()))
         busy = set(held.state.get("busy", ()))
-        for partition in await self._partitions.list(conn, self._retention_s):
+        partitions = await self._partitions.list(conn, self._retention_s)
+        visible = {(each.parent, each.day, each.is_kept) for each in partitions if each.status == "attached"}
+        for partition in partitions:
             if partition.name in done | busy:
                 continue
-            step = await self._step(conn, partition)
+            step = await self._step(conn, partition, visible)
             if step is None:
                 done.add(partition.name)
                 continue
@@ -67,16 +73,41 @@ class Retention(Chore):
             _logger.warning("partitions_busy", extra={"fields": {"partitions": sorted(busy), "again_in_s": BUSY_S}})
         return Round(next_in_s=BUSY_S if busy else INTERVAL_S, state={})
 
-    async def _step(self, conn: Connection, partition: ExpiredPartition) -> str | None:
-        """Take one step with a partition; return its name, `busy` if it is in use, None if there is nothing to do."""
+    async def _step(
+        self, conn: Connection, partition: ExpiredPartition, visible: AbstractSet[tuple[str, date, bool]]
+    ) -> str | None:
+        """Take one step with a partition.
+
+        Args:
+            conn: Outside of a transaction.
+            partition: What to work on.
+            visible: Parent, day, and whether it holds only survivors, of all that are attached.
+
+        Returns:
+            The name of the step; `busy` if the partition is in use; None if there is nothing to do.
+        """
         match partition.status:
             case "pending":
                 return "finalized" if await self._partitions.finalize(conn, partition) else "busy"
             case "detached":
                 return "dropped" if await self._partitions.drop(conn, partition) else "busy"
-        if not await self._partitions.has_survivors(conn, partition):
+        if partition.parent == "finished_runs" and ("tasks", partition.day, False) in visible:
+            return None  # Its tasks go first: without history they would all seem to have succeeded.
+        if not await self._has_rest(conn, partition, visible):
             return "detached" if await self._partitions.detach(conn, partition) else "busy"
-        if not partition.is_kept:
-            return "exchanged" if await self._partitions.keep_survivors(conn, partition) else "busy"
-        purged = await self._partitions.purge(conn, partition)
-        return "purged" if purged == PAGE_ROWS else None
+        if partition.is_kept:
+            return "purged" if await self._partitions.purge(conn, partition, self._retention_s) else None
+        # Everybody would wait behind the exchange while it waits for such a transaction.
+        if await self._partitions.is_locked(conn, partition, LOCK_S_MAX):
+            return "busy"
+        return "exchanged" if await self._partitions.keep_survivors(conn, partition) else "busy"
+
+    async def _has_rest(
+        self, conn: Connection, partition: ExpiredPartition, visible: AbstractSet[tuple[str, date, bool]]
+    ) -> bool:
+        """Tell whether anything of a partition must be kept; once false, that stays so."""
+        if partition.parent == "finished_runs":
+            return ("tasks", partition.day, True) in visible
+        if partition.is_kept:
+            return await self._partitions.has_tasks(conn, partition)
+        return await self._partitions.has_survivors(conn, partition)

@@ -1,7 +1,8 @@
--- Replace a day's partition of tasks or finished_runs by one that holds only the survivors, and drop it;
--- returns how many rows were kept. All of it or nothing, in the caller's transaction: a live task is never
--- without its row, nor without a partition for its history (DETACH … CONCURRENTLY would leave a gap of as
--- long as the oldest open transaction).
+-- Replace a day's partition by one that holds only what must be kept of it, and drop it; returns how many
+-- rows were kept. Of tasks these are the survivors, of finished_runs the history of the tasks that are there,
+-- so tasks come first. All of it or nothing, in the caller's transaction: a live task is never without its
+-- row, nor without a partition for its history (DETACH … CONCURRENTLY would leave a gap of as long as the
+-- oldest open transaction).
 --
 -- The copy is made while nobody may write into the old partition, which only ends of survivors do. The
 -- parent, which every query uses, is locked only for the exchange itself: milliseconds, as long as nobody
@@ -17,6 +18,10 @@ DECLARE
     kept constant text := old || '_kept';
     id_from constant uuid := howdah.id_floor(day::timestamp AT TIME ZONE 'UTC');
     id_until constant uuid := howdah.id_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
+    wanted constant text := CASE parent
+        WHEN 'tasks' THEN 'SELECT s.tenant_id, s.task_id FROM howdah.survivors(%4$L, %5$L) AS s'
+        ELSE 'SELECT t.tenant_id, t.id FROM howdah.tasks AS t WHERE t.id >= %4$L AND t.id < %5$L'
+    END;
     row_count bigint;
 BEGIN
     EXECUTE format('LOCK TABLE howdah.%I IN SHARE MODE', old);
@@ -25,9 +30,9 @@ BEGIN
         kept, parent, key, id_from, id_until
     );
     EXECUTE format(
-        'INSERT INTO howdah.%1$I SELECT p.* FROM howdah.survivors(%4$L, %5$L) AS s '
-        'JOIN howdah.%2$I AS p ON p.tenant_id = s.tenant_id AND p.%3$I = s.task_id AND p.%3$I >= %4$L AND p.%3$I < %5$L',
-        kept, parent, key, id_from, id_until
+        'INSERT INTO howdah.%1$I SELECT p.* FROM (' || wanted || ') AS w (tenant_id, task_id) '
+        'JOIN howdah.%2$I AS p ON p.tenant_id = w.tenant_id AND p.%3$I = w.task_id',
+        kept, old, key, id_from, id_until
     );
     GET DIAGNOSTICS row_count = ROW_COUNT;
     EXECUTE format('LOCK TABLE howdah.%I IN ACCESS EXCLUSIVE MODE', parent);
@@ -38,4 +43,4 @@ BEGIN
     RETURN row_count;
 END
 $$;
-COMMENT ON FUNCTION howdah.keep_survivors(text, date) IS 'Internal: replaces a day''s partition by one that holds only tasks with a live run or a dead letter.';
+COMMENT ON FUNCTION howdah.keep_survivors(text, date) IS 'Internal: replaces a day''s partition by one that holds only tasks with a live run or a dead letter, or their history.';

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from howdah.core.db.connect import Connection
 
-# The LIMIT of the purging statements: a page that is full is not the last.
-PAGE_ROWS: Final = 10_000
 # Retirement can wait for an hour; these only bridge what ordinary transactions hold.
 _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 0.5
@@ -64,15 +62,33 @@ class ExpiredPartitions:
         row = await cursor.fetchone()
         return row is not None and bool(row[0])
 
+    async def has_tasks(self, conn: Connection, partition: ExpiredPartition) -> bool:
+        """Tell whether there is any task of its day."""
+        cursor = await conn.execute(load("partition.has_tasks", self._schema), _range(partition))
+        row = await cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    async def is_locked(self, conn: Connection, partition: ExpiredPartition, age_s: float) -> bool:
+        """Tell whether a transaction older than `age_s` seconds holds the partition or its parent."""
+        parameters = {"parent": partition.parent, "name": partition.name, "age_s": age_s}
+        cursor = await conn.execute(load("partition.is_locked", self._schema), parameters)
+        row = await cursor.fetchone()
+        return row is not None and bool(row[0])
+
     async def keep_survivors(self, conn: Connection, partition: ExpiredPartition) -> bool:
-        """Exchange a partition for one with only the survivors, at once for everybody; False if it is in use."""
+        """Exchange a partition for one with only what must be kept, at once for everybody; False if it is in use.
+
+        Of tasks these are the survivors, of history that of all tasks of the day that are there.
+        """
         parameters = {"parent": partition.parent, "day": partition.day}
         return await _patiently(lambda: conn.execute(load("partition.keep", self._schema), parameters))
 
-    async def purge(self, conn: Connection, partition: ExpiredPartition) -> int:
-        """Delete a page of what has ended from a partition of survivors; return how many rows."""
-        name = "partition.purge_tasks" if partition.parent == "tasks" else "partition.purge_history"
-        return (await conn.execute(load(name, self._schema), _range(partition))).rowcount
+    async def purge(self, conn: Connection, partition: ExpiredPartition, retention_s: float) -> int:
+        """Delete a page of tasks that ended `retention_s` ago, or of history without a task; return how many rows."""
+        if partition.parent == "finished_runs":
+            return (await conn.execute(load("partition.purge_history", self._schema), _range(partition))).rowcount
+        parameters = {**_range(partition), "retention_s": retention_s}
+        return (await conn.execute(load("partition.purge_tasks", self._schema), parameters)).rowcount
 
     async def detach(self, conn: Connection, partition: ExpiredPartition) -> bool:
         """Detach a partition without locking its parent against anybody; False if it is in use.
