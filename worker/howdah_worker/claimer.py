@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from howdah.core import metrics
 from howdah.core.backoff import retry_forever
-from howdah.core.model import LaneKey
+from howdah.core.model import ClaimedRun, LaneKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
 from howdah_worker.connection import HotConnection
@@ -47,6 +47,7 @@ _POLL_COSTS: Final = 20
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_RUN_AT, _TIMEOUT_S, _DEADLINE_AT = map(ClaimedRun._fields.index, ("run_at", "timeout_s", "deadline_at"))
 
 _logger = logging.getLogger(__name__)
 
@@ -227,8 +228,9 @@ class Claimer:
         in_threads: bool,
     ) -> None:
         metrics.RUNS_CLAIMED.inc(len(rows))
-        # run_at, timeout_s and deadline_at: how long each waited from being due to its claim.
-        metrics.RUN_WAIT_SECONDS.observe_many([(row[10] - row[7]) / 1e6 - row[9] for row in rows])
+        # The claim set the deadline to its own time and the timeout.
+        waits_s = [(row[_DEADLINE_AT] - row[_RUN_AT]) / 1e6 - row[_TIMEOUT_S] for row in rows]
+        metrics.RUN_WAIT_SECONDS.observe_many(waits_s)
         executor.accept(rows, token, sent_at, in_threads=in_threads)
 
     async def _find_claimed(self, conn: Connection, executor: Executor) -> None:

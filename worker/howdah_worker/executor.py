@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from howdah.core import log, metrics
 from howdah_worker import outcome
+from howdah_worker.judgement import judge
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import Run, RunFields, Stage, Stop
 from howdah_worker.run_context import RunContext
@@ -307,7 +308,7 @@ class Executor:
         duration_s = time.monotonic() - run.started_at
         plan.observe(1, duration_s)
         if run.stage is Stage.RUNNING:
-            self._report(run, _judge(run, ending, is_interrupted), duration_s)
+            self._report(run, judge(run, ending, is_interrupted), duration_s)
         elif run.is_overdue:
             metrics.SLOTS_OVERDUE.dec()
             _logger.warning("handler_returned_late", extra={"fields": {**self._fields(run), "took_s": duration_s}})
@@ -355,9 +356,10 @@ class Executor:
         duration_s = time.monotonic() - run.started_at
         run.is_overdue = True
         metrics.SLOTS_OVERDUE.inc()
-        _logger.warning("handler_overdue", extra={"fields": {**self._fields(run), "reason": _reason(run)}})
+        reason = run.stop.value if run.stop is not None else "stop"
+        _logger.warning("handler_overdue", extra={"fields": {**self._fields(run), "reason": reason}})
         if run.stage is Stage.RUNNING:
-            self._report(run, _judge(run, outcome.SUCCEEDED, True), duration_s)
+            self._report(run, judge(run, outcome.SUCCEEDED, True), duration_s)
 
     def _check_by(self, deadline: float) -> None:
         """Look at running handlers at `deadline` at the latest: one timer serves all of them."""
@@ -383,25 +385,3 @@ class Executor:
 
     def _fields(self, run: Run) -> dict[str, object]:
         return dict(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
-
-
-def _judge(run: Run, ending: Ending, is_interrupted: bool) -> Ending | None:
-    """Decide what is reported of a run whose handler ended, or is given up; None for nothing."""
-    match run.stop:
-        case None:
-            if not run.has_seen or ending.outcome != "succeeded":
-                return ending
-            # It has looked at `ctx.cancelled` and returned: most likely before it was done.
-            return outcome.RELEASED if run.is_fenced else outcome.cancelled("the handler stopped when it was asked to")
-        case Stop.TIMEOUT:
-            return outcome.timed_out(run.timeout_s)
-        case Stop.CANCEL:
-            return outcome.cancelled("stopped by request")
-        case Stop.LOST:
-            return None
-        case Stop.FENCE | Stop.DRAIN:
-            return outcome.RELEASED if is_interrupted else ending
-
-
-def _reason(run: Run) -> str:
-    return run.stop.value if run.stop is not None else "unknown"

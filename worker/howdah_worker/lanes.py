@@ -21,7 +21,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from howdah.core.model import Horizon, LaneKey, Offer
+from howdah.core.model import ClaimedRun, Horizon, LaneKey, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,8 +43,8 @@ _NO_ID: Final = bytes(16)
 Position: TypeAlias = tuple[int, bytes]
 START: Final[Position] = (0, _NO_ID)
 
-# Where ClaimedRun has what is looked at here.
-_TASK_ID, _QUEUE_ID, _PRIORITY, _RUN_AT = 1, 2, 4, 7
+# Rows stay plain tuples: making a NamedTuple of each takes longer than all that is done with it here.
+_TASK_ID, _QUEUE_ID, _PRIORITY, _RUN_AT = map(ClaimedRun._fields.index, ("task_id", "queue_id", "priority", "run_at"))
 
 
 class _Lane:
