@@ -268,7 +268,9 @@ class Claimer:
             self._catalogue.want_refresh()
             return
         microseconds = (word.run_at - _EPOCH) // _MICROSECOND
-        now = self._now()
+        # What was made ready just now must not seem to lie ahead because our idea of the
+        # database's time is a little behind: a claim that is too early costs less than a wait.
+        now = self._now() + int(self._clock.uncertainty_s() * 1e6)
         for source in self._sources:
             source.book.wake(LaneKey(word.queue_id, word.priority), microseconds, now)
 

@@ -46,6 +46,8 @@ _BLOCKED_S: Final = 1.0
 STUCK_S: Final = 5.0
 # How often the loop and the timeouts are looked at while runs are held.
 _LOOK_S: Final = 0.25
+# However long leases are, a worker shows itself, and hears of cancels, so often.
+_BEAT_S_MAX: Final = 10.0
 # Hundreds of rows are renewed in a few milliseconds.
 _BEAT_RUNS_MAX: Final = 2_000
 
@@ -136,7 +138,7 @@ class LeaseKeeper:
     # The thread.
 
     def _work(self) -> None:
-        interval_s = self._lease_s / 5
+        interval_s = min(self._lease_s / 5, _BEAT_S_MAX)
         beat_at = time.monotonic()
         while not self._has_ended:
             is_urgent = self._beat_now.is_set()
@@ -179,7 +181,7 @@ class LeaseKeeper:
 
     def _beat_runs(self, conn: SyncConnection, is_urgent: bool) -> None:
         """Renew the leases that are a third over, or all of them if a cancel waits."""
-        oldest = time.monotonic() - (0 if is_urgent else self._lease_s / 3)
+        oldest = time.monotonic() - (0 if is_urgent else min(self._lease_s / 3, _BEAT_S_MAX))
         due = [run for run in list(self._held) if run.renewed_at <= oldest]
         for at in range(0, len(due), _BEAT_RUNS_MAX):
             part = {run.key: run for run in due[at : at + _BEAT_RUNS_MAX]}

@@ -149,7 +149,11 @@ class _Worker:
     async def run(self) -> None:
         """Work until the process is to stop or a loop fails, then drain."""
         stop = self._service.stopping
-        await retry_forever(self._listener.start, "listen", stop)
+        try:
+            await retry_forever(self._listener.start, "listen", stop)
+        except BaseException:
+            await self._deregister()
+            raise
         self._keeper.start(self._executor)
         claiming, keeping = Supervisor(stop), Supervisor(self._ended)
         claiming.add("claim", lambda: self._claimer.run(stop, self._executor))
