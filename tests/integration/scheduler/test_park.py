@@ -24,6 +24,12 @@ def park() -> Park:
     return Park("howdah")
 
 
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every round walk: on a slow machine the rest after a walk lasts several."""
+    monkeypatch.setattr(park_module, "REST", 0)
+
+
 async def _round(chores: Chores, park: Park | None = None) -> float:
     """Do one round, due or not, right after a good one; return when the next is due."""
     await chores.queue.sql(
@@ -114,6 +120,25 @@ async def test_run_that_falls_due_later_is_parked_as_well(chores: Chores, queue:
     await queue.enqueue(2)
     await _round(chores)
 
+    assert await _parked(queue) == 3
+
+
+async def test_walk_rests_in_proportion_to_what_it_cost(
+    chores: Chores, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for runs to park takes a bounded share of the time, but a target that turns is dealt with at once."""
+    monkeypatch.setattr(park_module, "REST", 1_000_000)
+    await queue.enqueue()
+    await _unserved(queue)
+    await _round(chores)
+    await queue.enqueue()
+    await _round(chores)
+    resting = await _parked(queue)
+    await queue.enqueue(handler="other")
+    await queue.sql("UPDATE howdah.targets SET served_at = howdah.now() - interval '1 hour' WHERE NOT is_parked")
+    await _round(chores)
+
+    assert resting == 1
     assert await _parked(queue) == 3
 
 
@@ -239,7 +264,6 @@ async def test_long_lane_is_parked_and_released_to_the_last_run(
     await queue.enqueue(1750)
     await queue.enqueue(1750, priority="high")
     await _unserved(queue)
-    monkeypatch.setattr(park_module, "REST", 0)
     for _ in range(6):
         await _round(chores, Park("howdah"))
     parked = await _parked(queue)
@@ -269,9 +293,9 @@ async def test_run_that_was_locked_is_released_by_the_next_walk(chores: Chores, 
 
 
 async def test_target_parked_again_during_its_release_keeps_the_rest_parked(
-    chores: Chores, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    chores: Chores, queue: Queue, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is gone before its runs were all released does not leave the others without an owner."""
+    """A worker that is gone before its runs were all released ends the release; nobody is woken for the others."""
     monkeypatch.setattr(park_module, "ROUND_S", 0.0)
     await queue.enqueue(1500)
     await _unserved(queue)
@@ -281,11 +305,13 @@ async def test_target_parked_again_during_its_release_keeps_the_rest_parked(
     await _round(chores)
     released = 1500 - await _parked(queue)
     await _unserved(queue)
-    monkeypatch.undo()
-    for _ in range(2):
+    monkeypatch.setattr(park_module, "ROUND_S", 60.0)
+    async with await listen(database) as listener:
         await _round(chores)
+        words = await heard(listener)
 
     assert 0 < released < 1500
+    assert words == []
     assert await _parked(queue) == 1500
 
 
