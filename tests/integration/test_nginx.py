@@ -83,7 +83,7 @@ async def start(
         try:
             async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
                 await eventually_async(lambda: _answers(port), 10, "nginx listens")
-                yield Nginx(url, port, client, tmp_path / "howdah.log")
+                yield Nginx(url, port, client, tmp_path / "access.log")
         finally:
             process.terminate()
             await process.wait()
