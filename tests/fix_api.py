@@ -58,11 +58,11 @@ class Api:
     async def request(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
     ) -> httpx2.Response:
-        """Send a request with the admin's key, or another; a body that is not bytes is written as JSON.
+        """Send a request with the admin's key, another, or none (""); a body that is not bytes is written as JSON.
 
         Headers are keywords with underscores: `Idempotency_Key="k"`.
         """
-        sent = {"Authorization": f"Bearer {self.key if key is None else key}"}
+        sent = {} if key == "" else {"Authorization": f"Bearer {key or self.key}"}
         content: bytes | None = None
         if body is not None:
             sent["Content-Type"] = "application/json"

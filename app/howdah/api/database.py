@@ -1,8 +1,8 @@
 """What the API knows of PostgreSQL: whether it is there, what time it has, and a pool.
 
-One connection of its own looks once a second. As soon as any part of the process
-finds the server away, all parts answer 503 at once instead of waiting each for a
-timeout of its own, until that look has found it again.
+One connection of its own looks once a second, and at once when a connection of
+any part of the process fails. If the server is away, all parts answer 503 at once,
+instead of waiting each for a timeout of its own, until a look has found it again.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Database:
         self._fault: str | None = "PostgreSQL has not answered since the start"
         self._found = asyncio.Event()
         self._doubted = asyncio.Event()
+        self._looked = asyncio.Event()
         self._watched: set[Connection] = set()
         self._lost_at = time.monotonic()
         self._logged_at = 0.0
@@ -92,14 +93,18 @@ class Database:
         if self._fault is not None:
             raise DatabaseUnavailable(self._fault)
 
-    def lose(self, reason: str) -> None:
-        """Take PostgreSQL for away: a connection failed. A look at it follows at once."""
-        if self._fault is None:
-            self._fault = reason
-            self._lost_at = time.monotonic()
-            self._found.clear()
-            _log.warning("database_lost", extra={"fields": {"reason": reason}})
+    def doubt(self) -> None:
+        """Have PostgreSQL looked at now, because a connection failed; one that was cut alone is no outage."""
         self._doubted.set()
+
+    async def is_there(self) -> bool:
+        """Look at PostgreSQL now, unless it is known to be away, and tell whether it answers."""
+        if self._fault is not None:
+            return False
+        looked = self._looked
+        self._doubted.set()
+        await looked.wait()
+        return self._fault is None
 
     async def wait_found(self, timeout_s: float) -> bool:
         """Wait until PostgreSQL is there; False if it was not within `timeout_s` seconds."""
@@ -115,7 +120,7 @@ class Database:
         """Lend an autocommit connection of the pool.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away, or went away inside; all parts of the process know it then.
+            DatabaseUnavailable: PostgreSQL is away, or the connection was lost inside.
         """
         self.refuse_if_away()
         assert self._pool is not None, "the pool is opened before the first look"
@@ -133,8 +138,8 @@ class Database:
                         yield conn
         except StorageUnavailable:
             raise
-        except DatabaseUnavailable as error:
-            self.lose(str(error))
+        except DatabaseUnavailable:
+            self.doubt()
             raise
 
     @contextlib.contextmanager
@@ -168,7 +173,7 @@ class Database:
                 await self._look_while_there()
                 await asyncio.sleep(random.uniform(0, _PAUSE_S_MAX))
         finally:
-            self.lose("the process is to stop")
+            self._fault = "the process is to stop"
             await self._pool.close()
 
     async def _look_while_there(self) -> None:
@@ -194,8 +199,7 @@ class Database:
                             await self._doubted.wait()
         except DatabaseUnavailable as error:
             metrics.DATABASE_RETRIES.labels("look").inc()
-            self.lose(str(error))
-            self._log_outage(str(error))
+            self._lose(str(error))
 
     async def _look(self, conn: Connection) -> None:
         """Ask for the time, and for no longer than `LOOK_S_MAX`."""
@@ -213,10 +217,20 @@ class Database:
             after_s = round(time.monotonic() - self._lost_at, 2)
             _log.info("database_found", extra={"fields": {"after_s": after_s}})
         self._found.set()
+        self._end_look()
 
-    def _log_outage(self, reason: str) -> None:
+    def _lose(self, reason: str) -> None:
         now = time.monotonic()
-        if now - self._logged_at >= _LOG_EVERY_S:
+        if self._fault is None:
+            self._fault, self._lost_at, self._logged_at = reason, now, now
+            self._found.clear()
+            _log.warning("database_lost", extra={"fields": {"reason": reason}})
+        elif now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
             away_s = round(now - self._lost_at, 1)
             _log.warning("database_away", extra={"fields": {"reason": reason, "away_s": away_s}})
+        self._end_look()
+
+    def _end_look(self) -> None:
+        self._looked.set()
+        self._looked = asyncio.Event()

@@ -155,7 +155,6 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
                     "finished_at": "2026-03-01T08:00:31.380000Z",
                     "duration_s": 0.078,
                     "response_status": None,
-                    "error": None,
                     "result": {"message_id": "m-1"},
                 },
             ],

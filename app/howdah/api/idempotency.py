@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from howdah.api.call import JSON_TYPE, Answer
 from howdah.api.problems import Fault, Problem
 from howdah.core.db.connect import open_pool
+from howdah.core.store.idempotency import KeptAnswer
 from howdah.core.store.server import within_limits
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from howdah.api.call import Call
     from howdah.api.database import Database
     from howdah.core.db.connect import Connection, ConnectionPool
-    from howdah.core.store.idempotency import Idempotency, KeptAnswer
+    from howdah.core.store.idempotency import Idempotency
     from howdah.core.store.server import Server
 
 Work: TypeAlias = "Callable[[Connection], Awaitable[tuple[Answer, Callable[[], None]]]]"
@@ -54,6 +55,17 @@ def key_of(call: Call) -> str | None:
     return raw.decode("ascii")
 
 
+class _Turn:
+    """Requests with one key in this process: one at a time, and those behind it share its answer."""
+
+    __slots__ = ("count", "kept", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.count = 0
+        self.kept: KeptAnswer | None = None
+
+
 class Keeper:
     """Carries requests out once per key."""
 
@@ -64,7 +76,7 @@ class Keeper:
         self._server = server
         self._pool: ConnectionPool | None = None
         self._free = asyncio.Semaphore(KEPT_POOL)
-        self._turns: dict[tuple[int, str], asyncio.Lock] = {}
+        self._turns: dict[tuple[int, str], _Turn] = {}
 
     async def run(self) -> None:
         """Hold the pool open until cancelled."""
@@ -88,14 +100,18 @@ class Keeper:
             DatabaseUnavailable: PostgreSQL is away. If it was lost meanwhile, a repeat with the key finds out.
         """
         request_hash = _hash(call, body)
-        # Requests with the same key in this process take turns here, without a connection each.
         name = (call.key.tenant_id, key)
-        turn = self._turns.setdefault(name, asyncio.Lock())
+        turn = self._turns.setdefault(name, _Turn())
+        turn.count += 1
         try:
-            async with turn:
+            async with turn.lock:
+                if turn.kept is not None:
+                    return _replay(turn.kept, request_hash)
                 answer, after_commit = await self._once(call, key, request_hash, work)
+                turn.kept = KeptAnswer(request_hash, answer.status, _location(answer), answer.body.decode())
         finally:
-            if not turn.locked() and self._turns.get(name) is turn:
+            turn.count -= 1
+            if not turn.count:
                 del self._turns[name]
         if after_commit is not None:
             after_commit()
@@ -110,14 +126,8 @@ class Keeper:
                 kept = await self._store.get(conn, tenant_id, key)
                 return _replay(kept, request_hash), None
             answer, after_commit = await work(conn)
-            location = next((value for name, value in answer.headers if name == b"location"), None)
             await self._store.answer(
-                conn,
-                tenant_id,
-                key,
-                status=answer.status,
-                location=None if location is None else location.decode(),
-                answer=answer.body.decode(),
+                conn, tenant_id, key, status=answer.status, location=_location(answer), answer=answer.body.decode()
             )
         return answer, after_commit
 
@@ -128,6 +138,10 @@ class Keeper:
             await self._server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=LOCK_S_MAX)
             with within_limits():
                 yield conn
+
+
+def _location(answer: Answer) -> str | None:
+    return next((value.decode() for name, value in answer.headers if name == b"location"), None)
 
 
 def _replay(kept: KeptAnswer | None, request_hash: bytes) -> Answer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from howdah.core.db.connect import connect
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from howdah.core.wake import Word
 
 PAUSE_S: Final = 0.005
+# A server that is there and lets nobody in is not asked in a tight loop.
+RECONNECT_PAUSE_S: Final = 0.1
 
 _log: Final = logging.getLogger(__name__)
 
@@ -71,7 +74,8 @@ class Notifier:
                         await asyncio.sleep(PAUSE_S)
             except DatabaseUnavailable as reason:
                 _log.info("wake_ups_lost", extra={"fields": {"reason": str(reason)}})
-                self._database.lose(str(reason))
                 # What was lost is made good by one word for all lanes.
                 self.say(AllLanes())
-                await self._database.wait_found(5.0)
+                if not await self._database.is_there():
+                    await self._database.wait_found(math.inf)
+                await asyncio.sleep(RECONNECT_PAUSE_S)

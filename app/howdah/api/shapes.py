@@ -248,7 +248,7 @@ class Run(Struct):
     finished_at: Moment | None
     duration_s: float | None
     response_status: int | None
-    error: Json | None
+    error: Annotated[Json, Meta(description="What went wrong: type, message, …")] | UnsetType = UNSET
     result: Annotated[Json, Meta(description="Needs the scope payloads.")] | UnsetType = UNSET
     response_body: (
         Annotated[str, Meta(description="Start of the callback's answer; needs the scope payloads.")] | UnsetType

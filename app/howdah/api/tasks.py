@@ -169,7 +169,8 @@ class _Batch:
         except StorageUnavailable:
             raise
         except DatabaseUnavailable:
-            if not await self._call.backend.database.wait_found(IN_DOUBT_S):
+            database = self._call.backend.database
+            if not await database.is_there() and not await database.wait_found(IN_DOUBT_S):
                 raise
             return await self._store()
 
@@ -310,7 +311,7 @@ def _run_of(row: Any, *, reads_payloads: bool) -> shapes.Run:
         finished_at=row.finished_at,
         duration_s=row.duration_s,
         response_status=row.response_status,
-        error=None if row.error is None else msgspec.Raw(row.error),
+        error=_raw(row.error),
     )
     if reads_payloads:
         run.result = _raw(row.result)

@@ -8,12 +8,14 @@ behind it should.
 
 If the connection is lost while a batch is under way, nobody knows whether it was
 committed. The batch is sent again with the same ids, which stores nothing twice,
-if PostgreSQL is back within `IN_DOUBT_S`. All else is refused at once.
+if PostgreSQL is there within `IN_DOUBT_S`. While it is away, all else is refused
+at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -42,6 +44,7 @@ IN_DOUBT_S: Final = 1.0
 # The server ends a statement that takes longer.
 STATEMENT_S_MAX: Final = 3.0
 LOCK_S_MAX: Final = 0.25
+RECONNECT_PAUSE_S: Final = 0.02
 # Names are made by clients; forgetting them all costs one slower create each.
 NAMES_MAX: Final = 100_000
 
@@ -186,20 +189,27 @@ class Committer:
         return found
 
     async def _wait_out(self, reason: DatabaseUnavailable) -> None:
-        """Refuse what was not sent; give what was sent a chance to be sent again."""
-        self._database.lose(str(reason))
-        waiting, self._waiting = self._waiting, []
-        _fail(waiting, reason)
-        if self._under_way:
-            now = time.monotonic()
-            self._doubt_until = self._doubt_until or now + IN_DOUBT_S
-            if not await self._database.wait_found(max(0.0, self._doubt_until - now)):
-                _fail(self._under_way, reason)
-                self._under_way, self._doubt_until = [], None
-        while not await self._database.wait_found(60.0):
-            pass
-        # Found, but not by us: a server without free connections is not asked in a tight loop.
-        await asyncio.sleep(0.05)
+        """Return once PostgreSQL is there.
+
+        If it is away, what was not sent is refused at once; what was sent is given a
+        chance to be sent again.
+        """
+        now = time.monotonic()
+        if self._under_way and self._doubt_until is None:
+            self._doubt_until = now + IN_DOUBT_S
+        if not await self._database.is_there():
+            waiting, self._waiting = self._waiting, []
+            _fail(waiting, reason)
+            await self._database.wait_found(self._doubt_left_s())
+        if self._under_way and self._doubt_left_s() == 0:
+            _fail(self._under_way, reason)
+            self._under_way, self._doubt_until = [], None
+        await self._database.wait_found(math.inf)
+        # There, but perhaps without a free connection: not asked in a tight loop.
+        await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    def _doubt_left_s(self) -> float:
+        return max(0.0, (self._doubt_until or 0.0) - time.monotonic())
 
 
 class Writer:

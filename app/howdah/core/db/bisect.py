@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 from psycopg import errors
 
-from howdah.core.db.errors import is_disconnect, is_missing_partition, is_storage_full
+from howdah.core.db.errors import is_disconnect, is_missing_partition, is_retryable, is_storage_full
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -72,11 +72,7 @@ async def _halved(
 
 def concerns_all(error: psycopg.Error) -> bool:
     """Tell whether an error has nothing to do with the items of the batch, so that halving it is in vain."""
-    return (
-        is_disconnect(error)
-        or is_storage_full(error)
-        or is_missing_partition(error)
-        # The same lock would be waited for, or the same time be spent, with each half again.
-        or isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable))
-        or isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure))
-    )
+    if is_disconnect(error) or is_storage_full(error) or is_missing_partition(error) or is_retryable(error):
+        return True
+    # The same time would be spent with each half again.
+    return isinstance(error, errors.QueryCanceled)

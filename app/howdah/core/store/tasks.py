@@ -157,15 +157,16 @@ class Tasks:
             return await retrying(partial(self._store, conn, batches))
 
     async def _store(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
-        try:
-            if len(batches) == 1:
-                [(tenant_id, drafts)] = batches.items()
-                return {tenant_id: await self.enqueue(conn, tenant_id, drafts)}
-            async with conn.transaction():
-                return {tenant_id: await self.enqueue(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()}
-        except psycopg.Error as error:
-            if concerns_all(error) or conn.info.transaction_status == TransactionStatus.INERROR:
-                raise
+        if conn.info.transaction_status == TransactionStatus.IDLE:
+            try:
+                if len(batches) == 1:
+                    [(tenant_id, drafts)] = batches.items()
+                    return {tenant_id: await self.enqueue(conn, tenant_id, drafts)}
+                async with conn.transaction():
+                    return {tenant_id: await self.enqueue(conn, tenant_id, each) for tenant_id, each in batches.items()}
+            except psycopg.Error as error:
+                if concerns_all(error):
+                    raise
         async with conn.transaction():
             return {
                 tenant_id: await self.enqueue_each(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()

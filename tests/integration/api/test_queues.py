@@ -1,0 +1,93 @@
+"""Queues over HTTP: settings and counts."""
+
+from __future__ import annotations
+
+import psycopg
+from tests.fix_api import Api, assert_problem
+
+DEFAULTS = {
+    "max_attempts": 4,
+    "max_age": "24h",
+    "backoff": "exponential",
+    "initial": "1s",
+    "max": "300s",
+    "factor": 2.0,
+    "jitter": 0.2,
+}
+
+
+async def test_put_makes_a_queue_and_then_replaces_its_settings(api: Api) -> None:
+    """The first PUT answers 201 with its place; a later one sets what it does not name to the default."""
+    made = await api.request("PUT", "/v1/queues/mail", {"timeout": "5m", "retry": {"max_attempts": 9}})
+    replaced = await api.request("PUT", "/v1/queues/mail", {"timeout": "1.5s"})
+
+    assert (made.status_code, made.headers["location"]) == (201, "/v1/queues/mail")
+    assert (made.json()["timeout"], made.json()["retry"]) == ("5m", {**DEFAULTS, "max_attempts": 9})
+    assert replaced.status_code == 200
+    assert (replaced.json()["timeout"], replaced.json()["retry"]) == ("1500ms", DEFAULTS)
+    assert (await api.get("/v1/queues/mail")).json() == replaced.json()
+
+
+async def test_patch_changes_what_it_names(api: Api) -> None:
+    """Everything else stays; a queue that does not exist is not made."""
+    await api.request("PUT", "/v1/queues/mail", {"timeout": "5m", "retry": {"max_attempts": 9}})
+    changed = await api.request("PATCH", "/v1/queues/mail", {"timeout": "6m"})
+
+    assert (changed.json()["timeout"], changed.json()["retry"]["max_attempts"]) == ("6m", 9)
+    assert_problem(await api.request("PATCH", "/v1/queues/none", {}), 404, "not_found")
+    assert_problem(await api.get("/v1/queues/none"), 404, "not_found")
+
+
+async def test_settings_count_for_tasks_that_bring_none(api: Api) -> None:
+    """A task shows the timeout and attempts in force: its own, else its queue's."""
+    await api.request("PUT", "/v1/queues/mail", {"timeout": "5m", "retry": {"max_attempts": 9}})
+    bare = await api.create(queue="mail")
+    own = await api.create(queue="mail", timeout="7s", retry={"max_attempts": 2})
+
+    assert (bare["timeout"], bare["max_attempts"]) == ("5m", 9)
+    assert (own["timeout"], own["max_attempts"]) == ("7s", 2)
+
+
+async def test_settings_that_are_not_allowed_are_refused_with_all_their_places(api: Api) -> None:
+    """Types one at a time; values all at once."""
+    cases = {
+        "/timeout": {"timeout": 5},
+        "/retry/factor /retry/jitter": {"retry": {"factor": 0, "jitter": 2}},
+        "/retry/backoff": {"retry": {"backoff": "random"}},
+        "/retry/attempts": {"retry": {"attempts": 1}},
+        "/paused": {"paused": True},
+    }
+    for at, body in cases.items():
+        assert_problem(await api.request("PUT", "/v1/queues/mail", body), 422, "validation", at.split())
+    for timeout in ("0s", "25h", "soon", ""):
+        answer = await api.request("PUT", "/v1/queues/mail", {"timeout": timeout})
+        assert_problem(answer, 422, "validation", ["/timeout"])
+    for name in ("Mail", "a b", "x" * 129, "-a"):
+        answer = await api.request("PUT", f"/v1/queues/{name.replace(' ', '+')}", {})
+        assert_problem(answer, 422, "validation", ["queue"])
+
+    assert await api.sql("SELECT 1 FROM howdah.queues") == []
+
+
+async def test_new_queue_is_told_to_the_workers(api: Api) -> None:
+    """Workers read their catalogue again when a queue was made over HTTP."""
+    async with await psycopg.AsyncConnection.connect(api.url, autocommit=True) as listener:
+        await listener.execute("LISTEN howdah_wake")
+        await api.request("PUT", "/v1/queues/mail", {})
+        heard = [notify.payload async for notify in listener.notifies(timeout=10, stop_after=1)]
+
+    assert heard == ["c"]
+
+
+async def test_stats_count_what_a_queue_holds(api: Api) -> None:
+    """By state, with the age of the oldest due run, and what this process accepted once the minute is written."""
+    for fields in ({}, {}, {"delay": "1h"}):
+        await api.create(**fields)
+    await api.sql("UPDATE howdah.runs SET run_at = run_at - interval '10 s' WHERE run_at <= now()")
+    await api.backend.tallies.flush()
+    stats = (await api.get("/v1/queues/q/stats")).json()
+
+    assert (stats["queued"], stats["scheduled"], stats["running"], stats["dead_letters"]) == (2, 1, 0, 0)
+    assert 10 <= stats["oldest_age_s"] < 40
+    assert stats["last_hour"]["enqueued"] == 3
+    assert_problem(await api.get("/v1/queues/none/stats"), 404, "not_found")
