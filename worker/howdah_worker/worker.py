@@ -23,9 +23,11 @@ from howdah.core.addresses import AddressPolicy
 from howdah.core.backoff import pause, retry_forever
 from howdah.core.clock import DatabaseClock
 from howdah.core.db.connect import connect
+from howdah.core.db.errors import translated
 from howdah.core.db.handler_connections import HandlerConnections
 from howdah.core.db.listen import Listener
 from howdah.core.db.precheck import check_server
+from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.service import run
 from howdah.core.store.lanes import Lanes
@@ -218,6 +220,8 @@ def _tune_garbage_collection() -> None:
 async def _register(settings: Settings, registry: Registry) -> int:
     host, pid = socket.gethostname(), os.getpid()
     async with await connect(settings, PROCESS, purpose="plain") as conn:
+        with translated():
+            await check_schema(conn, settings.schema)
         worker_id = await Workers(settings.schema).register(
             conn,
             name=f"{host}-{pid}-{secrets.token_hex(4)}",
