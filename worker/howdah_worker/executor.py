@@ -312,6 +312,10 @@ class Executor:
         elif run.is_overdue:
             metrics.SLOTS_OVERDUE.dec()
             _logger.warning("handler_returned_late", extra={"fields": {**self._fields(run), "took_s": duration_s}})
+        elif run.stage is Stage.REPORTED and ending.error is not None:
+            # `ctx.transaction()` has recorded the success: this line is all that will be known of the error.
+            fields = {**self._fields(run), "error": ending.error.decode()}
+            _logger.warning("handler_failed_after_success", extra={"fields": fields})
         self._check_idle()
         self._fill()
         self._on_room()

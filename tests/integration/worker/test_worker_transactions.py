@@ -192,6 +192,38 @@ async def test_run_has_one_transaction(bench: Workbench) -> None:
     assert len(await effects(bench)) == 1
 
 
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.usefixtures("table")
+async def test_exception_after_the_block_is_logged_and_the_success_stays(
+    bench: Workbench, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a handler raises after its transaction cannot undo the success, and is not lost either."""
+
+    async def late_async(payload: Any, ctx: howdah.Context) -> None:
+        async with ctx.transaction() as conn:
+            await conn.execute(INSERT, [ctx.task_id, ctx.claim_no])
+        raise ValueError("after the block")
+
+    def late(payload: Any, ctx: howdah.Context) -> None:
+        with ctx.transaction() as conn:
+            conn.execute(INSERT, [ctx.task_id, ctx.claim_no])
+        raise ValueError("after the block")
+
+    def warned() -> list[Any]:
+        return [record for record in caplog.records if record.message == "handler_failed_after_success"]
+
+    howdah.handler("late")(late_async if is_async else late)
+    await bench.start()
+    [task] = await bench.enqueue("late")
+    row = await bench.ended(task)
+    await eventually_async(warned, 5, "the error is logged")
+    [record] = warned()
+
+    assert row["outcome"] == "succeeded"
+    assert record.fields["task_id"] == str(task)
+    assert "after the block" in record.fields["error"]
+
+
 @pytest.mark.usefixtures("table")
 async def test_handlers_share_few_connections(bench: Workbench) -> None:
     """However many handlers are in a transaction at once, they hold `HOWDAH_HANDLER_POOL` connections."""
