@@ -339,7 +339,7 @@ async def _one_in_each_live_state(queue: Queue) -> None:
 async def _one_in_each_final_state(queue: Queue) -> None:
     """Store three tasks and end each in another way; a callback is cancelled."""
     failing, succeeding = await queue.enqueue(2, retry={"max_attempts": 1})
-    callback = "howdah.enqueue('q', options => '{\"http\": {\"url\": \"https://example.com/\"}}')"
+    callback = 'howdah.enqueue(\'q\', options => \'{"http": {"url": "https://example.com/"}}\')'
     await queue.sql(f"SELECT howdah.cancel({callback})")
     [run] = await queue.sql("SELECT run_at FROM howdah.runs WHERE task_id = %s", failing)
     runs = await queue.claim(2, horizon=(run["run_at"], failing))

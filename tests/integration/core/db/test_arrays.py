@@ -37,7 +37,7 @@ IDS = [uuid.UUID(int=number) for number in (0, 1, 2**128 - 1)]
         (Bools([True, None, False]), "boolean[]", [True, None, False]),
         (Float4s([1.5, None]), "real[]", [1.5, None]),
         (Float8s([0.1, None, 1e300]), "double precision[]", [0.1, None, 1e300]),
-        (Texts(["a", None, "", "ä,{}\"\\", "ä".encode()]), "text[]", ["a", None, "", "ä,{}\"\\", "ä"]),
+        (Texts(["a", None, "", 'ä,{}"\\', "ä".encode()]), "text[]", ["a", None, "", 'ä,{}"\\', "ä"]),
         (Uuids([each.bytes for each in IDS]), "uuid[]", IDS),
         *((kind([]), f"{name}[]", []) for kind, name in ((Int4s, "integer"), (Texts, "text"), (Uuids, "uuid"))),
     ],
