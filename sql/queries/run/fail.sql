@@ -13,6 +13,8 @@
 -- The first lost lease is re-armed at once: most are restarts, not poison. A cancel that was asked for
 -- ends the task instead of another attempt.
 -- The locking step is LATERAL and compares with IS NOT DISTINCT FROM for the reasons given in run/complete.
+-- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
+-- and 500 runs with themselves took 165 ms in one.
 WITH held AS MATERIALIZED (
     SELECT
         i.outcome, i.retryable, i.retry_in_s, i.counts_crash, i.error, i.response_status, i.response_body, i.duration_s,
@@ -105,15 +107,13 @@ rearmed AS (
         due_at = howdah.now() + make_interval(secs => j.delay_s)
     FROM judged AS j
     WHERE j.ending IS NULL AND r.tenant_id = j.tenant_id AND r.task_id = j.task_id
-    RETURNING r.tenant_id, r.task_id, r.run_at
+    RETURNING r.tenant_id, r.task_id, j.lease_token, r.queue_id, r.priority, r.run_at
 )
+SELECT a.tenant_id, a.task_id, a.lease_token, 'retry' AS verdict, a.queue_id, a.priority, a.run_at
+FROM rearmed AS a
+UNION ALL
 SELECT
-    j.tenant_id,
-    j.task_id,
-    j.lease_token,
-    CASE WHEN j.ending IS NULL THEN 'retry' WHEN j.ending = 'cancelled' THEN 'cancelled' ELSE 'dead' END AS verdict,
-    j.queue_id,
-    j.priority,
-    rearmed.run_at
+    j.tenant_id, j.task_id, j.lease_token, CASE WHEN j.ending = 'cancelled' THEN 'cancelled' ELSE 'dead' END, j.queue_id,
+    j.priority, NULL
 FROM judged AS j
-LEFT JOIN rearmed ON rearmed.tenant_id = j.tenant_id AND rearmed.task_id = j.task_id
+WHERE j.ending IS NOT NULL

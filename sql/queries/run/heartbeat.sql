@@ -5,6 +5,8 @@
 -- moves: running -> running (heartbeat)
 -- locks: runs, SKIP LOCKED, so that a heartbeat never waits for a finish of the same runs.
 -- index: runs_pkey
+-- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
+-- and 2,000 beats with what they renewed took 1.5 s in one.
 WITH beat AS MATERIALIZED (
     SELECT b.tenant_id, b.task_id, b.lease_token
     FROM unnest(%(tenant_ids)b::integer[], %(task_ids)b::uuid[], %(lease_tokens)b::uuid[]) AS b (tenant_id, task_id, lease_token)
@@ -30,18 +32,12 @@ renewed AS (
     )
     FROM held
     WHERE r.tenant_id = held.tenant_id AND r.task_id = held.task_id
-    RETURNING r.tenant_id, r.task_id, r.cancel_mode
+    RETURNING r.tenant_id, r.task_id, r.lease_token, r.cancel_mode
 )
-SELECT
-    b.tenant_id,
-    b.task_id,
-    b.lease_token,
-    CASE
-        WHEN renewed.task_id IS NOT NULL THEN 'held'
-        WHEN r.lease_token = b.lease_token THEN 'busy'
-        ELSE 'lost'
-    END AS verdict,
-    renewed.cancel_mode
+SELECT n.tenant_id, n.task_id, n.lease_token, 'held' AS verdict, n.cancel_mode
+FROM renewed AS n
+UNION ALL
+SELECT b.tenant_id, b.task_id, b.lease_token, CASE WHEN r.lease_token = b.lease_token THEN 'busy' ELSE 'lost' END, NULL
 FROM beat AS b
-LEFT JOIN renewed ON renewed.tenant_id = b.tenant_id AND renewed.task_id = b.task_id
 LEFT JOIN howdah.runs AS r ON r.tenant_id = b.tenant_id AND r.task_id = b.task_id
+WHERE (b.tenant_id, b.task_id) NOT IN (SELECT h.tenant_id, h.task_id FROM held AS h)

@@ -7,6 +7,8 @@
 -- index: runs_pkey
 -- run_at becomes now, so that the run lies above every worker's horizon; its age stays in queued_at.
 -- The locking step is LATERAL and compares with IS NOT DISTINCT FROM for the reasons given in run/complete.
+-- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
+-- and 500 runs with themselves took 165 ms in one.
 WITH held AS MATERIALIZED (
     SELECT run.*
     FROM (
@@ -52,15 +54,11 @@ rearmed AS (
         run_at = howdah.now()
     FROM held AS h
     WHERE h.cancel_mode IS NULL AND r.tenant_id = h.tenant_id AND r.task_id = h.task_id
-    RETURNING r.tenant_id, r.task_id, r.run_at
+    RETURNING r.tenant_id, r.task_id, h.lease_token, r.queue_id, r.priority, r.run_at
 )
-SELECT
-    h.tenant_id,
-    h.task_id,
-    h.lease_token,
-    CASE WHEN h.cancel_mode IS NULL THEN 'released' ELSE 'cancelled' END AS verdict,
-    h.queue_id,
-    h.priority,
-    rearmed.run_at
+SELECT a.tenant_id, a.task_id, a.lease_token, 'released' AS verdict, a.queue_id, a.priority, a.run_at
+FROM rearmed AS a
+UNION ALL
+SELECT h.tenant_id, h.task_id, h.lease_token, 'cancelled', h.queue_id, h.priority, NULL
 FROM held AS h
-LEFT JOIN rearmed ON rearmed.tenant_id = h.tenant_id AND rearmed.task_id = h.task_id
+WHERE h.cancel_mode IS NOT NULL

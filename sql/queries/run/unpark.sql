@@ -9,6 +9,8 @@
 -- run_at becomes now (or the later due_at), so that the run lies above every worker's horizon. Going on
 -- behind the last run seen keeps a lane in which many other runs stay parked from being walked again for
 -- each page. Rows that are locked are reported: forgotten, they would stay parked for ever.
+-- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
+-- and 1,000 runs with themselves took 0.5 s in one.
 WITH parked AS MATERIALIZED (
     SELECT r.tenant_id, r.task_id
     FROM howdah.runs AS r
@@ -36,12 +38,12 @@ released AS (
         run_at = CASE WHEN r.blocked_by & ~8 = 0 THEN greatest(r.due_at, howdah.now()) ELSE 'infinity' END
     FROM held
     WHERE r.tenant_id = held.tenant_id AND r.task_id = held.task_id
-    RETURNING r.tenant_id, r.task_id, r.run_at
+    RETURNING r.task_id, r.run_at
 )
-SELECT
-    p.task_id,
-    r.task_id IS NOT NULL AS is_released,
-    CASE WHEN isfinite(r.run_at) THEN r.run_at END AS run_at
+SELECT r.task_id, true AS is_released, CASE WHEN isfinite(r.run_at) THEN r.run_at END AS run_at
+FROM released AS r
+UNION ALL
+SELECT p.task_id, false, NULL
 FROM parked AS p
-LEFT JOIN released AS r ON r.tenant_id = p.tenant_id AND r.task_id = p.task_id
-ORDER BY p.task_id
+WHERE p.task_id NOT IN (SELECT h.task_id FROM held AS h)
+ORDER BY task_id
