@@ -205,7 +205,7 @@ class Settings:
     retention_s: float = _setting(
         reader.seconds(86_400, 3_660 * 86_400),
         30 * 86_400.0,
-        "How long tasks and their history are kept after the day of their creation, or after their end if they outlive that.",
+        "How long tasks and their history are kept after the day of their creation, or their end if they outlive that.",
         processes="scheduler",
         default_text="30d",
     )
