@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import psycopg
 import pytest_asyncio
-from tests.fix_wait import eventually_async
 
 from howdah.api.main import create_app, listen, make_server
 from howdah.core.credentials import make_key
 from howdah.core.settings import Settings
 from howdah.core.store.api_keys import ApiKeys
 from howdah.core.store.tenants import Tenants
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

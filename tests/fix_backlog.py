@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_db import with_database
 
 from howdah.core.db.connect import connect_sync
 from howdah.core.settings import Settings
+from tests.fix_db import with_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

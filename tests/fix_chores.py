@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_wait import eventually_async
 
 from howdah.core.db.connect import connect
 from howdah.core.settings import Settings
 from howdah_scheduler.chore import Turns
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
-    from tests.fix_queue import Queue
-
     from howdah.core.db.connect import Purpose
     from howdah_scheduler.chore import Chore, Round
+    from tests.fix_queue import Queue
 
 
 @dataclass

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from tests.fix_db import SERVER_OPTIONS
-from tests.fix_wait import eventually
 
 from howdah.core.db.migrate import migrate
+from tests.fix_db import SERVER_OPTIONS
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
 from tests.fix_fleet import free_port
 from tests.fix_wait import eventually
 

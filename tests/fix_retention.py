@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_wait import eventually_async
 
 from howdah_scheduler.retention import LOCK_S_MAX, Retention
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_wait import eventually
 
 from howdah.up.directory import identity_of
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,6 @@ import psycopg
 import pytest
 import pytest_asyncio
 from psycopg.rows import dict_row
-from tests.fix_wait import eventually_async
 
 from howdah.core import metrics
 from howdah.core.service import Service
@@ -26,6 +25,7 @@ from howdah.core.settings import Settings
 from howdah.core.store.expired_runs import ExpiredRuns
 from howdah.handlers import REGISTRY
 from howdah_worker.worker import serve
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     import uuid

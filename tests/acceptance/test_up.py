@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_wait import eventually
 
 from howdah.up.directory import identity_of
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.chaos.history import handler_starts
 from tests.fix_fleet import LEASE_S
 from tests.fix_wait import eventually

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+
 from tests.chaos.history import Producer, judge
 from tests.fix_fleet import LEASE_S
 from tests.fix_wait import eventually_async

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 import pytest
 import pytest_asyncio
+
 from tests.fix_api import TASK, Api, assert_problem
 from tests.fix_wait import eventually_async
 

@@ -20,11 +20,11 @@ from xmlrpc.client import Fault, ServerProxy
 import psycopg
 import pytest
 from supervisor.xmlrpc import SupervisorTransport
-from tests.fix_wait import eventually
 
 from howdah.api.main import STOP_S_MAX
 from howdah.core.db.migrate import migrate
 from howdah.core.settings import Settings
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

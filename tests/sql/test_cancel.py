@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import errors
+
 from tests.fix_wait import eventually_async
 from tests.task_vectors import ACCEPTED, PAYLOADS, REFUSED
 

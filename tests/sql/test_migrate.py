@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_wait import eventually
 
 from howdah.core.db import migrate as migrate_module
 from howdah.core.db import schema_version
@@ -20,6 +19,7 @@ from howdah.core.db.schema_files import read_migrations, read_repeatables
 from howdah.core.db.schema_version import check_schema
 from howdah.core.db.sql_files import sql_directory
 from howdah.core.errors import DatabaseUnavailable, MigrationFailed, SchemaRefused
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

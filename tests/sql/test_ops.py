@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_wait import eventually_async
 
 from howdah.core.db.embedded.binaries import find_binaries
 from howdah.core.db.sql_files import sql_directory
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

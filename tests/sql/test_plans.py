@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_backlog import QUEUE_COUNT, TARGET_COUNT
 
 from howdah.core.db.queries import load
 from howdah.core.db.sql_files import sql_directory
+from tests.fix_backlog import QUEUE_COUNT, TARGET_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import errors
+
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:

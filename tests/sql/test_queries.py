@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg.pq import ExecStatus
-from tests.fix_db import _database
 
 from howdah.core.db.queries import load
 from howdah.core.db.sql_files import sql_directory
+from tests.fix_db import _database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

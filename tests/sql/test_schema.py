@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.dump_schema import MAJOR, SCHEMA_FILE, dump_schema
 
 from howdah.core.db.embedded.binaries import find_binaries
 from howdah.core.db.sql_files import sql_directory
+from tests.dump_schema import MAJOR, SCHEMA_FILE, dump_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import pytest
-from tests.fix_api import TASK, Api, assert_problem
-from tests.fix_wait import eventually_async
 
 from howdah.api.auth import CACHE_S, INCLUDED
 from howdah.api.routes import OPERATIONS
 from howdah.core.credentials import ID_LENGTH, SECRET_LENGTH, make_key, split_key
+from tests.fix_api import TASK, Api, assert_problem
+from tests.fix_wait import eventually_async
 
 
 async def test_every_wrong_key_gets_the_same_answer(api: Api) -> None:

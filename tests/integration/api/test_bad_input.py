@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import pytest
-from tests.fix_api import TASK, Api, assert_problem
-from tests.fix_wait import eventually_async
 
 from howdah.api.call import Call
 from howdah.api.gate import BODY_S_MAX
+from tests.fix_api import TASK, Api, assert_problem
+from tests.fix_wait import eventually_async
 
 VALID = json.dumps(TASK).encode()
 

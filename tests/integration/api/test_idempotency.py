@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+
 from tests.fix_api import TASK, Api, assert_problem, serving
 
 if TYPE_CHECKING:

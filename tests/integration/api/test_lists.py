@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.fix_api import TASK, Api, assert_problem
 
 from howdah.core.store import tasks as store
+from tests.fix_api import TASK, Api, assert_problem
 
 
 async def walk(api: Api, path: str, limit: int) -> list[list[Any]]:

@@ -17,21 +17,20 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import psycopg
 import pytest
-from tests.fix_api import TASK, Api, assert_problem, serving
-from tests.fix_db import SERVER_OPTIONS
-from tests.fix_wait import eventually, eventually_async
 
 from howdah.api.main import create_app, listen, make_server
 from howdah.core.db.migrate import migrate
 from howdah.core.settings import Settings
+from tests.fix_api import TASK, Api, assert_problem, serving
+from tests.fix_db import SERVER_OPTIONS
+from tests.fix_wait import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.fix_fleet import Fleet
-
     from howdah.core.db.embedded import EmbeddedPostgres
+    from tests.fix_fleet import Fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+
 from tests.fix_api import Api, assert_problem
 
 DEFAULTS = {

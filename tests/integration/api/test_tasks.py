@@ -8,6 +8,7 @@ from datetime import datetime
 
 import psycopg
 import pytest
+
 from tests.fix_api import TASK, Api, assert_problem
 from tests.task_vectors import ACCEPTED, PAYLOADS, REFUSED, Refused
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+
 from tests.fix_api import TASK, Api, assert_problem, serving
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.fix_proxy import CuttingProxy
-
     from howdah.core.store.tasks import Stored
+    from tests.fix_proxy import CuttingProxy
 
 
 async def gather(api: Api, bodies: list[dict[str, Any]], **keywords: Any) -> list[Any]:

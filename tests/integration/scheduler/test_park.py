@@ -7,11 +7,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.fix_chores import heard, listen
 
 from howdah.core.wake import LaneReady, parse_message
 from howdah_scheduler import park as park_module
 from howdah_scheduler.park import GAP_S_MAX, GRACE_S, Park
+from tests.fix_chores import heard, listen
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores

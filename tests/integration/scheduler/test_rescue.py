@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_chores import heard, listen
 
 from howdah_scheduler.rescue import DEFER_S, Rescue
+from tests.fix_chores import heard, listen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from howdah_scheduler.retention import INTERVAL_S, Retention
 from tests.fix_retention import (
     expired_tables,
     kept_tables,
@@ -13,8 +14,6 @@ from tests.fix_retention import (
     run_pass,
     task_states,
 )
-
-from howdah_scheduler.retention import INTERVAL_S, Retention
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+
+from howdah_scheduler.retention import BUSY_S, Retention
 from tests.fix_retention import (
     RETENTION_S,
     expired_tables,
@@ -21,8 +23,6 @@ from tests.fix_retention import (
     task_states,
 )
 from tests.fix_wait import eventually_async
-
-from howdah_scheduler.retention import BUSY_S, Retention
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores

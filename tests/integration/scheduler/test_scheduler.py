@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from tests.fix_wait import eventually, eventually_async
 
 from howdah.core.db.migrate import migrate
+from tests.fix_wait import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from howdah.core.db.embedded import EmbeddedPostgres
     from tests.fix_chores import Chores
     from tests.fix_queue import Queue
-
-    from howdah.core.db.embedded import EmbeddedPostgres
 
 pytestmark = pytest.mark.slow
 

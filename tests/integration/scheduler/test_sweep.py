@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_chores import heard, listen
 
 from howdah.core.wake import LaneReady, parse_message
 from howdah_scheduler.sweep import INTERVAL_S_MIN, PAGE_LANES, REST, STATEMENT_S, Sweep
+from tests.fix_chores import heard, listen
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores

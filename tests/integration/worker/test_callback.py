@@ -6,16 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_callback import NOW_S, SECRET, TASK_ID, make_client, make_context, make_request
-from tests.fix_wait import eventually_async
 
 from howdah.core import sign
 from howdah.core.errors import ClockUnset
+from tests.fix_callback import NOW_S, SECRET, TASK_ID, make_client, make_context, make_request
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
-    from tests.fix_hostile import HostileServer
-
     from howdah_worker.callback import CallbackClient
+    from tests.fix_hostile import HostileServer
 
 OTHER_SECRET = "whsec_b3RoZXIga2V5IG9mIDMyIGJ5dGVzLCBmb3IgdGVzdHM="
 

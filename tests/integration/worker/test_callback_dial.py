@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
-from tests.fix_callback import make_client, make_context, make_request
-from tests.fix_hostile import listen
-from tests.fix_wait import eventually_async
 
 from howdah.core.addresses import AddressPolicy
 from howdah_worker import callback_dial
 from howdah_worker.callback_dial import BlockedAddress, VettedConnector, system_lookup
+from tests.fix_callback import make_client, make_context, make_request
+from tests.fix_hostile import listen
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.fix_hostile import HostileServer
-
     from howdah_worker.callback import CallbackClient
+    from tests.fix_hostile import HostileServer
 
 # For these tests 127.0.0.2 stands for a host on the Internet, and 127.0.0.1 is private.
 OUTSIDE = "127.0.0.2"

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from howdah_worker.callback_dial import KEEPALIVE_S
 from tests.fix_callback import make_context, make_request
 from tests.fix_hostile import BEHAVIOURS
 from tests.fix_wait import eventually_async
 
-from howdah_worker.callback_dial import KEEPALIVE_S
-
 if TYPE_CHECKING:
-    from tests.fix_hostile import HostileServer
-
     from howdah_worker.callback import CallbackClient
+    from tests.fix_hostile import HostileServer
 
 TIMEOUT_S = 0.3
 # What the error types mean for the next attempt is tested with the pure rules.

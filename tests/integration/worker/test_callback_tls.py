@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.fix_callback import make_client, make_context, make_request
 from tests.fix_hostile import listen
 

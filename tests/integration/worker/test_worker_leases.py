@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import howdah
 from tests.fix_wait import eventually_async
 from tests.fix_worker import LEASE_S, metric
 
-import howdah
-
 if TYPE_CHECKING:
     import pytest
+
     from tests.fix_proxy import CuttingProxy
     from tests.fix_worker import Workbench
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
 from tests.fix_wait import eventually_async
 from tests.fix_worker import LEASE_S
 

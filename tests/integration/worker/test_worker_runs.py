@@ -11,9 +11,9 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_wait import eventually_async
 
 import howdah
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from tests.fix_hostile import HostileServer

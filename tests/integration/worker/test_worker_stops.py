@@ -9,16 +9,16 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from tests.fix_wait import eventually_async
-from tests.fix_worker import metric
-
 import howdah
 from howdah_worker import executor
+from tests.fix_wait import eventually_async
+from tests.fix_worker import metric
 
 if TYPE_CHECKING:
     import uuid
 
     import pytest
+
     from tests.fix_hostile import HostileServer
     from tests.fix_worker import Workbench
 

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.fix_wait import eventually_async
-from tests.fix_worker import LEASE_S
 
 import howdah
 from howdah.core.errors import TransactionUnavailable
+from tests.fix_wait import eventually_async
+from tests.fix_worker import LEASE_S
 
 if TYPE_CHECKING:
     from tests.fix_worker import Workbench

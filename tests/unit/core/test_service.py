@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fix_wait import eventually
 
 from howdah.core.service import FAST_STOP_S_MAX, ExitCode
+from tests.fix_wait import eventually
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "exit-codes.md"
 PRELUDE = """

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import psycopg_pool.base
 import pytest
 from psycopg import sql
-from tests.fix_wait import eventually_async
 
 from howdah.core.db.connect import connect, connect_sync, open_pool
 from howdah.core.db.errors import translated
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.settings import Settings
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

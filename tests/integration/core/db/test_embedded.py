@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_wait import eventually
 
 from howdah.core.db.embedded import EmbeddedPostgres
 from howdah.core.db.embedded.binaries import find_binaries, read_major
 from howdah.core.errors import EmbeddedUnavailable
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_wait import eventually_async
 
 from howdah.core.db.connect import connect, open_pool
 from howdah.core.db.errors import ATTEMPTS, is_disconnect, is_retryable, is_storage_full, retrying, translated
 from howdah.core.errors import DatabaseUnavailable, Refused, StorageUnavailable
 from howdah.core.settings import Settings
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fix_wait import eventually_async
 
 from howdah.core.db import listen
 from howdah.core.db.listen import Listener
@@ -17,6 +16,7 @@ from howdah.core.db.migrate import migrate
 from howdah.core.errors import DatabaseUnavailable, SchemaRefused
 from howdah.core.settings import Settings
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, SchemaChanged, Word
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

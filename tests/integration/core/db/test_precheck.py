@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
-from tests.fix_fleet import free_port
-from tests.fix_wait import eventually
 
 from howdah.core import metrics
 from howdah.core.clock import DatabaseClock
@@ -19,6 +17,8 @@ from howdah.core.db import precheck
 from howdah.core.db.precheck import check_server
 from howdah.core.errors import ClockSkewed, ServerRefused
 from howdah.core.settings import Settings
+from tests.fix_fleet import free_port
+from tests.fix_wait import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fix_wait import eventually
 
 from howdah.core.db.embedded.lockfile import find_postmaster, read_lock_file
+from tests.fix_wait import eventually
 
 COMPLETE = "{pid}\n{cluster}\n1795304809\n5433\n/run/howdah\n127.0.0.1\n  2216900    327705\nstopping\n"
 
