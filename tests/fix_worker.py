@@ -183,10 +183,11 @@ def metric(name: str, **labels: str) -> float:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Forget the handlers that a test declares."""
-    before = dict(REGISTRY._handlers)
+    """Forget the handlers that a test declares, and the directory in which a worker looks for them."""
+    before, path = dict(REGISTRY._handlers), sys.path[:]
     REGISTRY._handlers.clear()
     yield
+    sys.path[:] = path
     REGISTRY._handlers.clear()
     REGISTRY._handlers.update(before)
 
