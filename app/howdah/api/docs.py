@@ -22,7 +22,7 @@ body { margin: 0; font: 16px/1.5 system-ui, sans-serif; display: grid; grid-temp
 nav { position: sticky; top: 0; height: 100vh; overflow: auto; padding: 1.5rem; border-right: 1px solid var(--line); }
 nav h2 { font-size: .8rem; text-transform: uppercase; letter-spacing: .08em; margin: 1.2rem 0 .3rem; }
 nav a { display: block; padding: .1rem 0; font-size: .9rem; }
-main { padding: 1.5rem clamp(1rem, 4vw, 4rem) 6rem; max-width: 70rem; }
+main { padding: 1.5rem clamp(1rem, 4vw, 4rem) 6rem; max-width: 70rem; overflow-wrap: anywhere; }
 a { color: inherit; text-decoration-color: var(--accent); }
 h1 { margin: 0 0 .5rem; }
 section { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1rem; }
@@ -32,7 +32,7 @@ pre { background: var(--soft); padding: .8rem 1rem; border-radius: .4rem; overfl
 .method { color: var(--accent); font-weight: 700; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
-td:first-child, td:nth-child(2) { white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 details { margin: .4rem 0; }
 summary { cursor: pointer; }
 @media (max-width: 50rem) { body { display: block; } nav { position: static; height: auto; border: 0; } }
