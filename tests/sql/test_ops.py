@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -124,6 +125,16 @@ async def test_partitions_finds_a_missing_day(queue: Queue) -> None:
 
     assert whole == {"tasks": 0, "finished_runs": 0}
     assert holed == {"tasks": 1, "finished_runs": 0}
+
+
+async def test_partitions_counts_a_day_that_is_kept_apart(queue: Queue) -> None:
+    """What retention leaves of an expired day is neither the first day nor a gap."""
+    [day] = await queue.sql("SELECT to_char((howdah.now() AT TIME ZONE 'UTC')::date - 1, 'YYYYMMDD') AS name")
+    await queue.sql(f"ALTER TABLE howdah.tasks_{day['name']} RENAME TO tasks_{day['name']}_kept")
+    [tasks] = [row for row in await _ask(queue, "partitions") if row["parent"] == "tasks"]
+
+    assert (tasks["kept"], tasks["missing_days"]) == (1, 0)
+    assert tasks["first_day"] > tasks["last_day"] - timedelta(days=tasks["days_ahead"] + 1)
 
 
 @pytest.fixture(scope="session")
