@@ -12,9 +12,10 @@ from howdah.api.bodies import read
 from howdah.api.call import Answer, json_answer
 from howdah.api.paging import limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Fault, Problem, invalid
+from howdah.api.task_view import duration
 from howdah.core import retry
 from howdah.core.errors import DurationInvalid
-from howdah.core.units import format_duration, parse_duration
+from howdah.core.units import parse_duration
 from howdah.core.wake import CatalogueChanged
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _queue_of(row: QueueSettings) -> shapes.Queue:
     return shapes.Queue(
         name=row.name,
         retry=_DEFAULTS | msgspec.json.decode(row.retry),
-        timeout=format_duration(float(f"{row.timeout_s:.7g}")),
+        timeout=duration(row.timeout_s),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

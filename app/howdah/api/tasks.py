@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from uuid import UUID
 
 import msgspec
@@ -15,11 +14,10 @@ from howdah.api.call import Answer, json_answer
 from howdah.api.idempotency import key_of
 from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Problem, refused
+from howdah.api.task_view import new_task, run_of, task_of
 from howdah.api.writer import IN_DOUBT_S, LOCK_S_MAX, STATEMENT_S_MAX, draft
 from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
-from howdah.core.state import BlockedBy
 from howdah.core.store.tasks import ID_MAX, Filter
-from howdah.core.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from howdah.core.store.tasks import Draft, Stored
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
-_decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
-_decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 # W3C Trace Context, version 00 and those that may follow; a malformed one is as good as none.
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -73,7 +68,7 @@ async def get(call: Call) -> Answer:
         row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
     if row is None:
         raise _no_task(task_id)
-    return json_answer(200, _task_of(row, reads_payloads=call.key.reads_payloads))
+    return json_answer(200, task_of(row, reads_payloads=call.key.reads_payloads))
 
 
 async def list_page(call: Call) -> Answer:
@@ -87,7 +82,7 @@ async def list_page(call: Call) -> Answer:
     async with call.backend.database.connection() as conn:
         look = await tasks.page(conn, tenant_id, wanted, before=before, row_count=limit)
         rows = await tasks.get_many(conn, tenant_id, look.ids) if look.ids else []
-    data = [_task_of(row, reads_payloads=call.key.reads_payloads) for row in rows]
+    data = [task_of(row, reads_payloads=call.key.reads_payloads) for row in rows]
     cursor = None if look.before is None else write_cursor(call, parameters, look.before.bytes)
     return json_answer(200, shapes.TaskPage(data, cursor))
 
@@ -124,7 +119,7 @@ async def list_runs(call: Call) -> Answer:
         rows = await tasks.runs(conn, tenant_id, task_id, after=after, row_count=limit)
         if not rows and await tasks.get(conn, tenant_id, task_id) is None:
             raise _no_task(task_id)
-    data = [_run_of(row, reads_payloads=call.key.reads_payloads) for row in rows]
+    data = [run_of(row, reads_payloads=call.key.reads_payloads) for row in rows]
     is_more = len(rows) == limit
     cursor = write_cursor(call, parameters, rows[-1].claim_no.to_bytes(4, "big")) if is_more else None
     return json_answer(200, shapes.RunPage(data, cursor))
@@ -217,7 +212,7 @@ def _result(
 ) -> Problem | shapes.Task:
     if stored.error is not None:
         return refused(stored.error, f"/tasks/{index}")
-    return _new_task(call, task, payload, stored)
+    return new_task(task, payload, stored, reads_payloads=call.key.reads_payloads)
 
 
 def _raise_all(problems: Sequence[Problem]) -> None:
@@ -234,98 +229,7 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
         raise refused(stored.error)
     call.task_id = str(stored.id)
     location = (b"location", b"/v1/tasks/" + call.task_id.encode())
-    return json_answer(201, _new_task(call, task, payload, stored), location)
-
-
-def _new_task(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored: Stored) -> shapes.Task:
-    """Show a task that was just stored as GET would."""
-    assert stored.id is not None
-    assert stored.due_at is not None
-    assert stored.created_at is not None
-    assert stored.timeout_s is not None
-    assert stored.max_attempts is not None
-    reads_payloads = call.key.reads_payloads
-    return shapes.Task(
-        id=stored.id,
-        state="scheduled" if stored.due_at > stored.created_at else "queued",
-        queue=task.queue,
-        priority=task.priority if task.priority is not msgspec.UNSET else "normal",
-        run_at=stored.due_at,
-        created_at=stored.created_at,
-        attempt=0,
-        max_attempts=stored.max_attempts,
-        timeout=_duration(stored.timeout_s),
-        tags=task.tags if task.tags is not msgspec.UNSET else {},
-        handler=task.handler,
-        http=_shown_http(task.http, reads_payloads=reads_payloads),
-        payload=msgspec.Raw(payload) if reads_payloads and payload is not None else msgspec.UNSET,
-        retry=task.retry,
-        traceparent=task.traceparent,
-    )
-
-
-def _task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
-    """Show a row of task/get or task/get_many."""
-    task = shapes.Task(
-        id=row.id,
-        state=row.state,
-        queue=row.queue,
-        priority=shapes.PRIORITIES[row.priority],
-        run_at=row.run_at,
-        created_at=row.created_at,
-        attempt=row.attempt,
-        max_attempts=int(row.max_attempts),
-        timeout=_duration(row.timeout_s),
-        tags=_decode_tags(row.tags) if row.tags is not None else {},
-        handler=_set(row.handler),
-        retry=_decode_retry(row.retry) if row.retry is not None else msgspec.UNSET,
-        traceparent=_set(row.traceparent),
-        worker=_set(row.worker),
-        lease_expires_at=_set(row.lease_expires_at),
-        deadline_at=_set(row.deadline_at),
-        cancel_requested=_set(row.cancel_mode),
-        finished_at=_set(row.finished_at),
-        response_status=_set(row.response_status),
-        error=_raw(row.error),
-        failed_because=_set(row.dead_reason),
-    )
-    if row.http is not None:
-        task.http = _shown_http(_decode_http(row.http), reads_payloads=reads_payloads)
-    if row.blocked_by:
-        task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
-    if reads_payloads:
-        task.payload = _raw(getattr(row, "payload", None))
-        task.result = _raw(getattr(row, "result", None))
-    return task
-
-
-def _run_of(row: Any, *, reads_payloads: bool) -> shapes.Run:
-    run = shapes.Run(
-        claim_no=row.claim_no,
-        attempt=row.attempt,
-        outcome=row.outcome,
-        is_final=row.is_final,
-        queued_at=row.queued_at,
-        worker=row.worker,
-        claimed_at=row.claimed_at,
-        finished_at=row.finished_at,
-        duration_s=row.duration_s,
-        response_status=row.response_status,
-        error=_raw(row.error),
-    )
-    if reads_payloads:
-        run.result = _raw(row.result)
-        run.response_body = _set(row.response_body)
-    return run
-
-
-def _shown_http(
-    http: shapes.HttpTarget | msgspec.UnsetType, *, reads_payloads: bool
-) -> shapes.HttpTarget | msgspec.UnsetType:
-    """Leave out what may be secret: headers carry credentials, and the body is a payload."""
-    if http is msgspec.UNSET or reads_payloads:
-        return http
-    return msgspec.structs.replace(http, headers=msgspec.UNSET, body=msgspec.UNSET)
+    return json_answer(201, new_task(task, payload, stored, reads_payloads=call.key.reads_payloads), location)
 
 
 async def _cancel(call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> Answer:
@@ -395,17 +299,3 @@ def _take_trace(call: Call, task: shapes.TaskCreate) -> None:
     header = call.headers.get(b"traceparent")
     if header is not None and task.traceparent is msgspec.UNSET and _TRACEPARENT.fullmatch(header):
         task.traceparent = header.decode("ascii")
-
-
-@lru_cache(maxsize=1024)
-def _duration(seconds: float) -> str:
-    # Stored as real, which has seven digits; the eighth is noise.
-    return format_duration(float(f"{seconds:.7g}"))
-
-
-def _set(value: Any) -> Any:
-    return msgspec.UNSET if value is None else value
-
-
-def _raw(value: bytes | None) -> msgspec.Raw | msgspec.UnsetType:
-    return msgspec.UNSET if value is None else msgspec.Raw(value)

@@ -1,0 +1,124 @@
+"""Tasks and their runs as clients are shown them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from howdah.api import shapes
+from howdah.core.state import BlockedBy
+from howdah.core.units import format_duration
+
+if TYPE_CHECKING:
+    from howdah.core.store.tasks import Stored
+
+_decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
+_decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
+_decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, reads_payloads: bool) -> shapes.Task:
+    """Show a task that was just stored as GET would."""
+    assert stored.id is not None
+    assert stored.due_at is not None
+    assert stored.created_at is not None
+    assert stored.timeout_s is not None
+    assert stored.max_attempts is not None
+    return shapes.Task(
+        id=stored.id,
+        state="scheduled" if stored.due_at > stored.created_at else "queued",
+        queue=task.queue,
+        priority=task.priority if task.priority is not msgspec.UNSET else "normal",
+        run_at=stored.due_at,
+        created_at=stored.created_at,
+        attempt=0,
+        max_attempts=stored.max_attempts,
+        timeout=duration(stored.timeout_s),
+        tags=task.tags if task.tags is not msgspec.UNSET else {},
+        handler=task.handler,
+        http=_shown_http(task.http, reads_payloads=reads_payloads),
+        payload=msgspec.Raw(payload) if reads_payloads and payload is not None else msgspec.UNSET,
+        retry=task.retry,
+        traceparent=task.traceparent,
+    )
+
+
+def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
+    """Show a row of task/get or task/get_many."""
+    task = shapes.Task(
+        id=row.id,
+        state=row.state,
+        queue=row.queue,
+        priority=shapes.PRIORITIES[row.priority],
+        run_at=row.run_at,
+        created_at=row.created_at,
+        attempt=row.attempt,
+        max_attempts=int(row.max_attempts),
+        timeout=duration(row.timeout_s),
+        tags=_decode_tags(row.tags) if row.tags is not None else {},
+        handler=_set(row.handler),
+        retry=_decode_retry(row.retry) if row.retry is not None else msgspec.UNSET,
+        traceparent=_set(row.traceparent),
+        worker=_set(row.worker),
+        lease_expires_at=_set(row.lease_expires_at),
+        deadline_at=_set(row.deadline_at),
+        cancel_requested=_set(row.cancel_mode),
+        finished_at=_set(row.finished_at),
+        response_status=_set(row.response_status),
+        error=_raw(row.error),
+        failed_because=_set(row.dead_reason),
+    )
+    if row.http is not None:
+        task.http = _shown_http(_decode_http(row.http), reads_payloads=reads_payloads)
+    if row.blocked_by:
+        task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
+    if reads_payloads:
+        task.payload = _raw(getattr(row, "payload", None))
+        task.result = _raw(getattr(row, "result", None))
+    return task
+
+
+def run_of(row: Any, *, reads_payloads: bool) -> shapes.Run:
+    """Show a row of task/runs."""
+    run = shapes.Run(
+        claim_no=row.claim_no,
+        attempt=row.attempt,
+        outcome=row.outcome,
+        is_final=row.is_final,
+        queued_at=row.queued_at,
+        worker=row.worker,
+        claimed_at=row.claimed_at,
+        finished_at=row.finished_at,
+        duration_s=row.duration_s,
+        response_status=row.response_status,
+        error=_raw(row.error),
+    )
+    if reads_payloads:
+        run.result = _raw(row.result)
+        run.response_body = _set(row.response_body)
+    return run
+
+
+def _shown_http(
+    http: shapes.HttpTarget | msgspec.UnsetType, *, reads_payloads: bool
+) -> shapes.HttpTarget | msgspec.UnsetType:
+    """Leave out what may be secret: headers carry credentials, and the body is a payload."""
+    if http is msgspec.UNSET or reads_payloads:
+        return http
+    return msgspec.structs.replace(http, headers=msgspec.UNSET, body=msgspec.UNSET)
+
+
+@lru_cache(maxsize=1024)
+def duration(seconds: float) -> str:
+    """Write a duration that is stored as real, which has seven digits; the eighth is noise."""
+    return format_duration(float(f"{seconds:.7g}"))
+
+
+def _set(value: Any) -> Any:
+    return msgspec.UNSET if value is None else value
+
+
+def _raw(value: bytes | None) -> msgspec.Raw | msgspec.UnsetType:
+    return msgspec.UNSET if value is None else msgspec.Raw(value)
