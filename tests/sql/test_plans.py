@@ -108,7 +108,6 @@ CASES: Final = [
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
     Case("lane.peek", QUEUE_COUNT, 25, LANES),  # 11.5, 11.5
-    Case("lane.list", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
     Case("lane.sweep", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
     # One row, which counts 10,000 runs.
     Case("queue.stats", 1, 21_000, {"queue_id": 1, "count_max": 10_000}),  # 10,475, 10,473
@@ -197,7 +196,9 @@ def test_view_said_to_be_cheap_reads_little(request: pytest.FixtureRequest, stat
     """A DBA reads these views at any backlog, with the planner's settings as PostgreSQL ships them."""
     with psycopg.connect(request.getfixturevalue(f"{statistics}_backlog"), autocommit=True) as conn:
         explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM howdah.{}")
-        [(explained,)] = conn.execute(explain.format(sql.Identifier(view))).fetchall()
+        for _ in range(2):
+            # The first time, index entries of what other tests rolled back are met, and marked as dead.
+            [(explained,)] = conn.execute(explain.format(sql.Identifier(view))).fetchall()
 
     # At most 520 were measured, for stuck; the whole of runs has 13,300.
     assert Executed(explained).buffers <= 1_000

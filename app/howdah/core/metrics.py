@@ -131,7 +131,9 @@ STALE_REPORTS: Final = _counter(
     "howdah_stale_reports_total", "Outcomes that were refused because their lease was no longer held."
 )
 HEARTBEAT_FAILURES: Final = _counter("howdah_heartbeat_failures_total", "Heartbeats that got no answer.")
-SLOTS_OVERDUE: Final = _gauge("howdah_slots_overdue", "Slots held by handlers that run on after their outcome was recorded.")
+SLOTS_OVERDUE: Final = _gauge(
+    "howdah_slots_overdue", "Slots held by handlers that run on after their outcome was recorded."
+)
 CALLBACKS: Final = _counter(
     "howdah_callbacks_total", "HTTP callbacks, by result (2xx, 3xx, 4xx, 5xx, timeout, network, refused).", "result"
 )

@@ -169,9 +169,7 @@ class _Batch:
     def _replace(self, replaced: list[Report], report: Report, error: psycopg.Error) -> None:
         reason = str(error)[:_MESSAGE_CHARS_MAX]
         text = msgspec.json.encode({"type": "result_invalid", "message": f"the result cannot be stored: {reason}"})
-        replaced.append(
-            report._replace(outcome="failed", result=None, error=text, response_body=None, retryable=False)
-        )
+        replaced.append(report._replace(outcome="failed", result=None, error=text, response_body=None, retryable=False))
         self.recorded.replaced.append((report.key, reason))
 
     def _leave_out(self, report: Report, error: psycopg.Error) -> None:
