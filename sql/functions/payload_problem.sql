@@ -28,12 +28,12 @@ BEGIN
                 RETURN 'validation /payload must not contain a lone surrogate';
         END;
     END IF;
-    IF payload ~ '[eE][+]?[0-9]{3}|[0-9]{255}' THEN
+    IF payload ~ '[eE][+]?[0-9]{3}|[0-9]{20}' THEN
         FOR number IN
             SELECT m.found[1]
             FROM regexp_matches(
                 regexp_replace(payload, '"(?:[^"\\]|\\.)*"', '', 'g'),
-                '([0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3,}|[0-9]{255}[0-9]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', 'g'
+                '([0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3,}|[0-9]{20,}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', 'g'
             ) AS m (found)
         LOOP
             BEGIN

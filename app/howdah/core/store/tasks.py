@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What a page looks at when a filter may pass most rows by.
 LOOK_ROWS_MAX: Final = 10_000
-# How far the time in an id that a SQL caller gave may be from the task's creation (see howdah.checked_id).
+# How far the time in an id that a SQL caller gave may be from the task's creation (see howdah.enqueue_rows).
 _ID_AGE_MAX: Final = timedelta(hours=1)
 _ID_AHEAD_MAX: Final = timedelta(minutes=1)
 _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
