@@ -75,6 +75,14 @@ MUTANTS = (
         "LIMIT lane.share + 1",
         "tests/sql/test_protocol.py::test_claim_never_takes_more_than_its_share",
     ),
+    Mutant(
+        "M9",
+        "a create is acknowledged before its commit",
+        "app/howdah/api/writer.py",
+        "await self._serve(conn)",
+        "await conn.set_autocommit(False)\n                        await self._serve(conn)",
+        "tests/integration/api/test_writer.py::test_create_is_answered_after_its_commit",
+    ),
 )
 
 

@@ -213,3 +213,26 @@ async def test_request_that_is_cancelled_leaves_the_others_alone(api: Api) -> No
 
     assert [isinstance(result, asyncio.CancelledError) for result in results] == [n == 3 for n in range(10)]
     assert await api.task_count() in (10, 11)
+
+
+async def test_create_is_answered_after_its_commit(api: Api) -> None:
+    """While the write waits for a lock there is no answer; once there is one, every other session sees the task."""
+    await api.create()
+    async with await psycopg.AsyncConnection.connect(api.url) as holder:
+        await holder.execute("SET lock_timeout = '5s'")
+        await holder.execute("LOCK TABLE howdah.runs IN SHARE MODE")
+        create = asyncio.create_task(api.create())
+
+        async def is_waiting() -> bool:
+            return bool(
+                await api.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'howdah.runs'::regclass")
+            )
+
+        await eventually_async(is_waiting, 5, "the write waits for the lock")
+        assert not create.done()
+    made = await create
+    stored = await api.sql(
+        "SELECT id::text FROM howdah.runs JOIN howdah.tasks ON id = task_id ORDER BY id DESC LIMIT 1"
+    )
+
+    assert stored == [(made["id"],)]
