@@ -24,7 +24,7 @@ from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
 from howdah.core.ids import IdMint
-from howdah.core.store.server import Server
+from howdah.core.store.server import Server, within_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from howdah.core.health import Readiness
     from howdah.core.settings import Settings
 
+# The server ends a statement that takes longer, so that its client hears within 10 s.
+STATEMENT_S_MAX: Final = 3.0
+# Another transaction's lock is no reason to keep others waiting.
+LOCK_S_MAX: Final = 0.25
 LOOK_EVERY_S: Final = 1.0
 # A look is one statement without tables; a server that takes longer helps nobody.
 LOOK_S_MAX: Final = 3.0
@@ -126,6 +130,19 @@ class Database:
         assert self._pool is not None, "the pool is opened before the first look"
         async with self.lent(self._pool) as conn:
             yield conn
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, lock_s_max: float = LOCK_S_MAX) -> AsyncIterator[Connection]:
+        """Lend a connection in a transaction whose statements and waits for locks are bounded.
+
+        Raises:
+            DatabaseUnavailable: As `connection`.
+            StorageUnavailable: A bound was reached; nothing was changed.
+        """
+        async with self.connection() as conn, conn.transaction():
+            await self._server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=lock_s_max)
+            with within_limits():
+                yield conn
 
     @contextlib.asynccontextmanager
     async def lent(self, pool: ConnectionPool) -> AsyncIterator[Connection]:

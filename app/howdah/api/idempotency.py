@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from howdah.api.call import JSON_TYPE, Answer
+from howdah.api.database import LOCK_S_MAX, STATEMENT_S_MAX
 from howdah.api.problems import Fault, Problem
 from howdah.core.db.connect import open_pool
 from howdah.core.store.idempotency import KeptAnswer
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 Work: TypeAlias = "Callable[[Connection], Awaitable[tuple[Answer, Callable[[], None]]]]"
 
 KEPT_POOL: Final = 4
-LOCK_S_MAX: Final = 0.25
-STATEMENT_S_MAX: Final = 4.0
 
 _HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")

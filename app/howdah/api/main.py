@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -90,9 +91,7 @@ def listen(settings: Settings) -> socket.socket:
         if path is None:
             family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
             return socket.create_server((settings.api_host, settings.api_port), family=family, backlog=BACKLOG)
-        with contextlib.suppress(FileNotFoundError):
-            # What a killed process left behind; one that lives is found out by the lock of its supervisor.
-            os.unlink(path)
+        _remove_stale(path)
         made = socket.socket(socket.AF_UNIX)
         made.bind(path)
         # A proxy of another user, in a common group, must be able to connect.
@@ -103,6 +102,23 @@ def listen(settings: Settings) -> socket.socket:
         variable = "HOWDAH_API_PORT" if path is None else "HOWDAH_API_SOCKET"
         place = f"{settings.api_host}:{settings.api_port}" if path is None else path
         raise SettingInvalid(variable, f"cannot listen on {place}: {error.strerror or error}") from error
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that a killed process left behind.
+
+    Raises:
+        OSError: Somebody listens on it, or it cannot be removed.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, "another process listens on it")
 
 
 class _Server(uvicorn.Server):

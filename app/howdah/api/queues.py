@@ -40,7 +40,7 @@ async def put(call: Call) -> Answer:
     name, settings = await _written(call)
     retry_json, timeout_s = _checked(settings)
     backend = call.backend
-    async with backend.database.connection() as conn:
+    async with backend.database.transaction() as conn:
         queue, is_new = await backend.queues.put(
             conn,
             call.key.tenant_id,
@@ -58,7 +58,7 @@ async def patch(call: Call) -> Answer:
     """Change the settings of a queue that are given."""
     name, settings = await _written(call)
     retry_json, timeout_s = _checked(settings)
-    async with call.backend.database.connection() as conn:
+    async with call.backend.database.transaction() as conn:
         queue = await call.backend.queues.patch(conn, call.key.tenant_id, name, retry=retry_json, timeout_s=timeout_s)
     if queue is None:
         raise _no_queue(name)

@@ -15,7 +15,7 @@ from howdah.api.idempotency import key_of
 from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Problem, refused
 from howdah.api.task_view import new_task, run_of, task_of
-from howdah.api.writer import IN_DOUBT_S, LOCK_S_MAX, STATEMENT_S_MAX, draft
+from howdah.api.writer import IN_DOUBT_S, draft
 from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
 from howdah.core.store.tasks import ID_MAX, Filter
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from howdah.api.call import Call
     from howdah.core.db.connect import Connection
     from howdah.core.store.tasks import Draft, Stored
+
+CANCEL_LOCK_S_MAX: Final = 1.0
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -170,9 +172,7 @@ class _Batch:
             return await self._store()
 
     async def _store(self) -> Answer:
-        backend = self._call.backend
-        async with backend.database.connection() as conn, conn.transaction():
-            await backend.server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=LOCK_S_MAX)
+        async with self._call.backend.database.transaction() as conn:
             answer, after_commit = await self.work(conn)
         after_commit()
         return answer
@@ -233,9 +233,8 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
 
 
 async def _cancel(call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> Answer:
-    backend = call.backend
-    async with backend.database.connection() as conn, conn.transaction():
-        await backend.server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=STATEMENT_S_MAX)
+    # A worker that records the run's outcome holds its row for milliseconds.
+    async with call.backend.database.transaction(lock_s_max=CANCEL_LOCK_S_MAX) as conn:
         return await _cancel_in(conn, call, task_id, mode)
 
 

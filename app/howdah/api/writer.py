@@ -20,6 +20,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from howdah.api.database import LOCK_S_MAX, STATEMENT_S_MAX
 from howdah.core import metrics
 from howdah.core.db.connect import connect
 from howdah.core.errors import DatabaseUnavailable, HowdahError, StorageUnavailable
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 # some hundred nothing is gained, and the first of them waits for the last.
 BATCH_TASKS_MAX: Final = 256
 IN_DOUBT_S: Final = 1.0
-# The server ends a statement that takes longer.
-STATEMENT_S_MAX: Final = 3.0
-LOCK_S_MAX: Final = 0.25
 RECONNECT_PAUSE_S: Final = 0.02
 # Names are made by clients; forgetting them all costs one slower create each.
 NAMES_MAX: Final = 100_000

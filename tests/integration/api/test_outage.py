@@ -20,6 +20,7 @@ import pytest
 
 from howdah.api.main import create_app, listen, make_server
 from howdah.core.db.migrate import migrate
+from howdah.core.errors import SettingInvalid
 from howdah.core.settings import Settings
 from tests.fix_api import TASK, Api, assert_problem, serving
 from tests.fix_db import SERVER_OPTIONS
@@ -102,6 +103,8 @@ async def test_socket_of_the_file_system_serves_too(database: str, tmp_path: Pat
             async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as client:
                 await eventually_async(lambda server=server: server.started, 10, "the server has started")
                 answer = await client.get("http://localhost/healthz")
+            with pytest.raises(SettingInvalid, match="another process listens"):
+                listen(settings)
             server.should_exit = True
             await task
 

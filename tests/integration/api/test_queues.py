@@ -92,3 +92,12 @@ async def test_stats_count_what_a_queue_holds(api: Api) -> None:
     assert 10 <= stats["oldest_age_s"] < 40
     assert stats["last_hour"]["enqueued"] == 3
     assert_problem(await api.get("/v1/queues/none/stats"), 404, "not_found")
+
+
+async def test_name_held_by_another_transaction_answers_in_time(api: Api) -> None:
+    """A queue that somebody is making elsewhere is not waited for longer than a moment."""
+    async with await psycopg.AsyncConnection.connect(api.url) as other:
+        await other.execute("INSERT INTO howdah.queues (tenant_id, name) VALUES (1, 'mail')")
+        answer = await api.request("PUT", "/v1/queues/mail", {})
+
+    assert_problem(answer, 503, "storage_unavailable")
