@@ -192,7 +192,8 @@ class Endpoint:
     """The ASGI application of one path: chooses by method, checks the key, answers."""
 
     def __init__(self, operations: dict[str, Operation]) -> None:
-        """Serve these methods; HEAD as GET."""
+        """Serve these methods of one path; HEAD as GET."""
+        self._path = next(iter(operations.values())).path
         self._operations = operations
         if "GET" in operations:
             self._operations = {**operations, "HEAD": operations["GET"]}
@@ -201,12 +202,12 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that the router sent here; problems are the middleware's to write."""
         call: Call = scope["howdah.call"]
+        call.route = self._path
         operation = self._operations.get(scope["method"])
         if operation is None:
             raise Problem(
                 "method_not_allowed", f"{scope['method']} is not allowed here.", headers=[(b"allow", self._allow)]
             )
-        call.route = operation.path
         if operation.scope is not None:
             call.key = await call.backend.keys.check(call.headers)
             if operation.scope not in call.key.scopes:
