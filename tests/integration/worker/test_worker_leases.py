@@ -246,4 +246,4 @@ async def test_worker_resumes_by_itself_after_all_connections_were_reset(bench: 
     )
 
     assert row == {"n": 500, "tasks": 500}
-    assert proxy.cut_count >= 5
+    assert proxy.cut_count > 0
