@@ -26,9 +26,11 @@ pytest_plugins = [
     "tests.fix_retention",
     "tests.fix_up",
     "tests.fix_fleet",
+    "tests.fix_nginx",
     "tests.fix_pooler",
     "tests.fix_backlog",
     "tests.fix_proxy",
+    "tests.fix_release",
     "tests.fix_worker",
 ]
 

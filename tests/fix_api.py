@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from howdah.api.middleware import Edge
 
 TASK = {"queue": "q", "handler": "h"}
+TASK_BYTES = json.dumps(TASK).encode()
 
 
 @dataclass
@@ -138,6 +139,11 @@ async def api(database: str) -> AsyncIterator[Api]:
     """A served API on the test's own database."""
     async with serving(database) as made:
         yield made
+
+
+def task_with(payload: str) -> bytes:
+    """The JSON of a task with this text as its payload."""
+    return f'{{"queue": "q", "handler": "h", "payload": {payload}}}'.encode()
 
 
 def pointers(answer: httpx2.Response) -> list[str]:

@@ -1,71 +1,31 @@
-"""The migrator: once each, whole files only, beside a running service, and never backwards."""
+"""The migrator: once each, whole files only, and nothing that is not its own."""
 
 from __future__ import annotations
 
-import logging
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from howdah.core.db import migrate as migrate_module
-from howdah.core.db import schema_version
 from howdah.core.db.migrate import migrate
 from howdah.core.db.schema_files import read_migrations, read_repeatables
-from howdah.core.db.schema_version import check_schema
 from howdah.core.db.sql_files import sql_directory
 from howdah.core.errors import DatabaseUnavailable, MigrationFailed, SchemaRefused
-from tests.fix_wait import eventually
+from tests.fix_release import add, check, query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+
 ALL_FILES = [each.name for each in (*read_migrations(sql_directory()), *read_repeatables(sql_directory()))]
-
-
-@pytest.fixture
-def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """SQL files of a release that a test may change; what runs in this process is that release."""
-    directory = tmp_path / "sql"
-    shutil.copytree(sql_directory(), directory)
-    monkeypatch.setattr(schema_version, "sql_directory", lambda: directory)
-    schema_version._files.cache_clear()
-    return directory
-
-
-@pytest.fixture(autouse=True)
-def _forget_releases() -> Iterator[None]:
-    yield
-    schema_version._files.cache_clear()
-
-
-def add(release: Path, name: str, text: str) -> str:
-    """Add a numbered migration to a release."""
-    (release / "migrations" / name).write_text(text)
-    return name
-
-
-def query(url: str, statement: str, *params: Any) -> list[tuple[Any, ...]]:
-    """Run one statement in a session of its own."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        cursor = conn.execute(statement.encode(), params or None)
-        return cursor.fetchall() if cursor.description else []
 
 
 def as_role(url: str, role: str) -> str:
     """The URL with a session that has the rights of a role."""
     return psycopg.conninfo.make_conninfo(url, options=f"-c role={role}")
-
-
-async def check(url: str, schema: str = "howdah") -> None:
-    """Ask what a process asks at its start."""
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-        await check_schema(conn, schema)
 
 
 async def test_first_migration_makes_a_schema_that_works(blank_database: str) -> None:
@@ -194,147 +154,6 @@ def test_edited_file_is_refused(database: str, release: Path) -> None:
         migrate(database, directory=release)
 
     assert query(database, "SELECT to_regclass('howdah.more')") == [(None,)]
-
-
-async def test_breaking_newer_schema_is_refused_by_the_older_release(
-    database: str, release: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once a breaking file is applied, neither the old migrator nor an old process goes on."""
-    add(release, "0101_post_gone.sql", "-- The old way is gone.\n-- breaking\n-- reason: a test\nSELECT 1")
-    assert migrate(database, directory=release) == ["0101_post_gone.sql"]
-    monkeypatch.undo()
-    schema_version._files.cache_clear()
-    with pytest.raises(SchemaRefused, match="newer"):
-        migrate(database)
-    with pytest.raises(SchemaRefused, match="0101_post_gone"):
-        await check(database)
-
-
-async def test_newer_schema_that_does_not_break_is_lived_with(
-    database: str, release: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An older release runs on, says what it does not know, and puts none of its own functions back."""
-    add(release, "0101_pre_addition.sql", "ALTER TABLE howdah.queues ADD COLUMN colour text")
-    function = release / "functions" / "id_time.sql"
-    function.write_text(function.read_text() + "\nCOMMENT ON FUNCTION howdah.id_time(uuid) IS 'newer';\n")
-    assert migrate(database, directory=release) == ["0101_pre_addition.sql", "functions/id_time.sql"]
-    monkeypatch.undo()
-    schema_version._files.cache_clear()
-    with caplog.at_level(logging.WARNING, logger="howdah"):
-        await check(database)
-        assert migrate(database) == []
-
-    assert [record.getMessage() for record in caplog.records] == ["schema_newer", "schema_newer"]
-    assert query(database, "SELECT obj_description('howdah.id_time(uuid)'::regprocedure)") == [("newer",)]
-
-
-async def test_older_schema_is_refused_until_it_is_migrated(database: str, release: Path) -> None:
-    """A process of the new release waits for `pre`; it does not need `post`."""
-    add(release, "0101_pre_needed.sql", "ALTER TABLE howdah.queues ADD COLUMN colour text")
-    add(release, "0102_post_cleanup.sql", "ALTER TABLE howdah.queues ADD CONSTRAINT c CHECK (colour <> '') NOT VALID")
-    with pytest.raises(SchemaRefused, match=r"0101_pre_needed.*howdah migrate"):
-        await check(database)
-    with pytest.raises(SchemaRefused, match="0101_pre_needed"):
-        migrate(database, phase="post", directory=release)
-
-    assert migrate(database, phase="pre", directory=release) == ["0101_pre_needed.sql"]
-    await check(database)
-    assert migrate(database, phase="post", directory=release) == ["0102_post_cleanup.sql"]
-
-
-async def test_database_without_schema_is_refused_with_the_command(blank_database: str) -> None:
-    """The error of a forgotten first step names the step."""
-    with pytest.raises(SchemaRefused, match=r'no schema "howdah".*howdah migrate'):
-        await check(blank_database)
-
-
-def test_index_is_built_concurrently_and_a_broken_build_repeated(database: str, release: Path) -> None:
-    """A no-transaction file may be interrupted: what it left unusable is dropped and built anew."""
-    query(database, "SELECT howdah.enqueue('q', 'h')")
-    # What an interrupted build leaves: an index that is not valid and in the way of its name.
-    query(database, "CREATE INDEX runs_worker_idx ON howdah.runs (worker_id)")
-    query(database, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'howdah.runs_worker_idx'::regclass")
-    name = add(
-        release,
-        "0101_pre_worker_index.sql",
-        "-- Find the runs of a worker.\n-- no-transaction\n"
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS runs_worker_idx ON howdah.runs (worker_id);\n",
-    )
-
-    assert migrate(database, directory=release) == [name]
-    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'howdah.runs_worker_idx'::regclass"
-    assert query(database, valid) == [(True,)]
-
-
-def test_waiting_migrator_does_not_deadlock_with_a_concurrent_index(database: str, release: Path) -> None:
-    """The second migrator holds no snapshot while it waits, or the first one's index build would wait for it."""
-    name = add(
-        release,
-        "0101_pre_index.sql",
-        "-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS runs_worker_idx ON howdah.runs (worker_id)",
-    )
-    migrators = (
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'howdah-migrate' AND datname = current_database()"
-    )
-    with psycopg.connect(database) as blocker, ThreadPoolExecutor(2) as pool:
-        # The build waits for this writer, so that both migrators are surely under way.
-        blocker.execute("LOCK TABLE howdah.runs IN ROW EXCLUSIVE MODE")
-        futures = [pool.submit(migrate, database, directory=release) for _ in range(2)]
-        eventually(lambda: len(query(database, migrators)) == 2, 10, "both migrators are connected")
-        building = f"{migrators} AND wait_event_type = 'Lock' AND query LIKE '%CONCURRENTLY%'"
-        eventually(lambda: query(database, building), 10, "the index build waits for the writer")
-        blocker.rollback()
-        applied = sorted((future.result() for future in futures), key=len)
-
-    assert applied == [[], [name]]
-
-
-def test_migration_waits_for_a_lock_in_turns(
-    database: str, release: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A long transaction delays a migration; the migration steps back each time, so that others are not held up."""
-    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 0.1)
-    name = add(release, "0101_pre_column.sql", "ALTER TABLE howdah.queues ADD COLUMN colour text")
-    with (
-        caplog.at_level(logging.WARNING, logger="howdah"),
-        psycopg.connect(database) as reader,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        reader.execute("SELECT 1 FROM howdah.queues")
-        future = pool.submit(migrate, database, directory=release)
-        eventually(lambda: len(caplog.records) >= 2, 10, "the migration has stepped back twice")
-        reader.rollback()
-        applied = future.result(30)
-
-    assert applied == [name]
-    assert {record.getMessage() for record in caplog.records} == {"migration_waits"}
-
-
-def test_migration_that_gets_no_lock_gives_up(database: str, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transaction that somebody forgot does not keep a deployment hanging for ever."""
-    monkeypatch.setattr(migrate_module, "LOCK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(migrate_module, "LOCK_ATTEMPTS", 2)
-    name = add(release, "0101_pre_column.sql", "ALTER TABLE howdah.queues ADD COLUMN colour text")
-    with psycopg.connect(database) as reader:
-        reader.execute("SELECT 1 FROM howdah.queues")
-        with pytest.raises(MigrationFailed, match="lock timeout") as failure:
-            migrate(database, directory=release)
-
-    assert failure.value.step == name
-
-
-def test_statement_that_takes_too_long_is_ended_unless_the_file_allows_it(
-    database: str, release: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A migration that would hold its locks for long fails; one that says it needs the time gets it."""
-    monkeypatch.setattr(migrate_module, "STATEMENT_TIMEOUT_S", 0.1)
-    name = add(release, "0101_pre_slow.sql", "CREATE TABLE howdah.slow ();\nSELECT pg_sleep(0.3)")
-    with pytest.raises(MigrationFailed, match="statement timeout"):
-        migrate(database, directory=release)
-    add(release, name, "SET LOCAL statement_timeout = '5s';\nSELECT pg_sleep(0.3)")
-
-    assert migrate(database, directory=release) == [name]
-    assert query(database, "SELECT to_regclass('howdah.slow')") == [(None,)]
 
 
 def test_changed_function_is_applied_again_and_only_that(database: str, release: Path) -> None:
