@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 # Nginx's word for a client that closed the connection before it got an answer.
 CLIENT_GONE: Final = 499
 
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{8,64}")
+# What ids of others are made of: UUIDs, ULIDs, trace ids, base64, AWS's `Root=1-…`. Nothing in it can end a line,
+# a header, or a JSON string. nginx/howdah.conf has the same rule.
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:/+=@-]{1,128}")
 _log: Final = logging.getLogger(__name__)
 
 

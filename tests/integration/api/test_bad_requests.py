@@ -124,15 +124,15 @@ async def test_fault_of_ours_says_nothing_about_us(api: Api, monkeypatch: pytest
 
 async def test_request_id_is_echoed_if_it_is_harmless(api: Api) -> None:
     """B42: an id that could forge a log line or a header is replaced."""
-    harmless = ["abcdefgh", "A-b_9" * 12, "x" * 64]
-    others = ["", "short", "x" * 65, "a b c d e f", "käse-käse", "<script>alert(1)", "a,b,c,d,e"]
+    harmless = ["1", "A-b_9" * 12, "x" * 128, "Root=1-67891233-abcdef", "a:b/c+d.e@f=="]
+    others = ["", "x" * 129, "a b c d e f", "käse-käse", "<script>alert(1)", "a,b,c,d,e", 'a"b', "a\\b", "%0d%0a"]
     for given in harmless + others:
         head = f"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Request-Id: {given}\r\nConnection: close\r\n\r\n"
         answer = (await api.raw(head.encode())).decode()
         [echoed] = [line.partition(": ")[2] for line in answer.split("\r\n") if line.startswith("x-request-id")]
 
         assert (echoed == given) == (given in harmless)
-        assert 8 <= len(echoed) <= 64
+        assert 1 <= len(echoed) <= 128
 
 
 async def test_process_that_has_all_it_can_hold_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
