@@ -8,8 +8,8 @@
 -- answer stores nothing twice. Of a created task, run_at is what its lane is ready from and due_at what
 -- its client asked for; timeout_s and max_attempts are those in force, from the task or its queue.
 --
--- Unknown queues and targets with allowed names are made on first use by an earlier statement, so that
--- the main one also sees those that somebody else made at the same moment.
+-- Unknown queues and targets with allowed names are made on first use, by an item that is not refused, and by
+-- an earlier statement, so that the main one also sees those that somebody else made at the same moment.
 --
 -- moves: new -> waiting (enqueue)
 CREATE OR REPLACE FUNCTION howdah.enqueue_rows(tenant_id integer, items json, payloads json[])
@@ -29,6 +29,7 @@ DECLARE
     bytes_max integer;
     queues text[];
     handlers text[];
+    name_pattern constant text := '^[a-z0-9][a-z0-9_.-]{0,127}$';
     now constant timestamptz := howdah.now();
     -- Ids of other times could fall outside of the partitions; a minute ahead allows for skew.
     id_low constant uuid := howdah.id_floor(now - interval '1 hour');
@@ -49,83 +50,36 @@ BEGIN
     LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
     LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler;
     IF queues IS NOT NULL OR handlers IS NOT NULL THEN
-        PERFORM howdah.make_names(tenant, queues, handlers);
+        -- Refused items make no names.
+        PERFORM howdah.make_names(
+            tenant,
+            array_agg(DISTINCT i.queue ORDER BY i.queue) FILTER (WHERE i.queue = ANY (queues)),
+            array_agg(DISTINCT i.handler ORDER BY i.handler) FILTER (WHERE i.handler = ANY (handlers))
+        )
+        FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
+        WHERE i.problem IS NULL AND i.queue ~ name_pattern AND coalesce(i.handler ~ name_pattern, true);
     END IF;
 
     RETURN QUERY
-    WITH item AS MATERIALIZED (
+    WITH checked AS MATERIALIZED (
         SELECT
-            x.ordinal::integer AS ordinal,
-            CASE
-                WHEN x.id IS NULL THEN howdah.new_id(x.ordinal::integer)
-                WHEN x.id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
-                    AND x.id::uuid >= id_low
-                    AND x.id::uuid < id_high
-                    THEN x.id::uuid
-            END AS id,
-            x.queue, x.handler, x.priority, x.http, x.retry, x.tags, x.traceparent,
-            x.run_at AS run_at_given,
-            x.delay AS delay_given,
-            x.timeout AS timeout_given,
-            CASE WHEN json_typeof(x.run_at) = 'string' THEN howdah.instant(x.run_at #>> '{}') END AS run_at,
-            CASE WHEN json_typeof(x.delay) = 'string' THEN howdah.duration_s(x.delay #>> '{}') END AS delay_s,
-            CASE WHEN json_typeof(x.timeout) = 'string' THEN howdah.duration_s(x.timeout #>> '{}') END AS timeout_s,
-            CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
-        FROM ROWS FROM (
-            json_to_recordset(items) AS (
-                id text, queue json, handler json, priority json, http jsonb, retry jsonb, tags jsonb,
-                traceparent json, run_at json, delay json, timeout json
-            )
-        ) WITH ORDINALITY AS x (
-            id, queue, handler, priority, http, retry, tags, traceparent, run_at, delay, timeout, ordinal
-        )
-    ),
-    checked AS MATERIALIZED (
-        SELECT
-            i.ordinal, i.id, i.http, i.retry, i.tags, i.payload, i.timeout_s,
-            i.traceparent #>> '{}' AS traceparent,
+            i.ordinal,
+            coalesce(i.id, howdah.new_id(i.ordinal)) AS id,
+            i.priority, i.run_at, i.timeout_s, i.traceparent, i.retry, i.tags, i.http, i.payload,
             q.id AS queue_id,
             q.retry AS queue_retry,
             CASE WHEN i.http IS NULL THEN t.id ELSE 0 END AS target_id,
-            CASE coalesce(i.priority #>> '{}', 'normal')
-                WHEN 'critical' THEN 3 WHEN 'high' THEN 2 WHEN 'normal' THEN 1 ELSE 0
-            END::smallint AS priority,
-            coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS run_at,
             coalesce(i.timeout_s, q.timeout_s)::real AS timeout_in_force_s,
             CASE
-                WHEN i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
-                WHEN q.id IS NULL OR json_typeof(i.queue) <> 'string'
-                    THEN 'validation /queue must match ^[a-z0-9][a-z0-9_.-]{0,127}$'
-                WHEN (i.handler IS NULL) = (i.http IS NULL)
-                    THEN 'validation /handler exactly one of handler and http must be given'
-                WHEN i.http IS NULL AND (t.id IS NULL OR json_typeof(i.handler) <> 'string')
-                    THEN 'validation /handler must match ^[a-z0-9][a-z0-9_.-]{0,127}$'
-                WHEN json_typeof(i.priority) <> 'string' OR i.priority #>> '{}' NOT IN ('critical', 'high', 'normal', 'low')
-                    THEN 'validation /priority must be critical, high, normal or low'
-                WHEN i.run_at_given IS NOT NULL AND i.delay_given IS NOT NULL
-                    THEN 'validation /delay excludes run_at'
-                WHEN i.run_at_given IS NOT NULL AND i.run_at IS NULL
-                    THEN 'validation /run_at must be an RFC 3339 timestamp with an offset'
-                WHEN i.run_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days'
-                    THEN 'validation /run_at must be at most 1 day ago and at most 366 days ahead'
-                WHEN i.delay_given IS NOT NULL AND (i.delay_s IS NULL OR i.delay_s > 31622400)
-                    THEN 'validation /delay must be a duration of at most 366 days'
-                WHEN i.timeout_given IS NOT NULL AND (i.timeout_s IS NULL OR i.timeout_s NOT BETWEEN 0.1 AND 86400)
-                    THEN 'validation /timeout must be a duration from 0.1 seconds to 24 hours'
-                WHEN i.http IS NOT NULL AND howdah.http_problem(i.http, i.payload IS NOT NULL) IS NOT NULL
-                    THEN 'validation ' || howdah.http_problem(i.http, i.payload IS NOT NULL)
-                WHEN i.retry IS NOT NULL AND howdah.retry_problem(i.retry) IS NOT NULL
-                    THEN 'validation ' || howdah.retry_problem(i.retry)
-                WHEN i.tags IS NOT NULL AND howdah.tags_problem(i.tags) IS NOT NULL
-                    THEN 'validation ' || howdah.tags_problem(i.tags)
-                WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-                    THEN 'validation /traceparent must be a W3C traceparent'
-                WHEN octet_length(i.payload::text) > 128 OR i.payload::text ~ '\\u|[eE][+]?[0-9]{3}'
-                    THEN howdah.payload_problem(i.payload::text, bytes_max)
+                WHEN i.problem IS NOT NULL THEN i.problem
+                -- Of an item whose handler is not allowed the queue was not made.
+                WHEN q.id IS NULL AND (i.queue !~ name_pattern OR i.http IS NOT NULL OR t.id IS NOT NULL)
+                    THEN 'validation /queue must match ' || name_pattern
+                WHEN i.http IS NULL AND t.id IS NULL THEN 'validation /handler must match ' || name_pattern
             END AS problem
-        FROM item AS i
-        LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue #>> '{}'
-        LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler #>> '{}'
+        FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
+        LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
+        LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler
     ),
     stored AS (
         INSERT INTO howdah.tasks (

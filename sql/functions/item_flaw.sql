@@ -1,6 +1,6 @@
 -- What is wrong with the form of an item of enqueue_many: not an object, text that PostgreSQL cannot
--- hold, a field that tasks do not have, or null in a field other than payload. NULL if nothing; the
--- values are checked by howdah.enqueue_rows.
+-- hold, a field that tasks do not have, null in a field other than payload, or a number that jsonb cannot
+-- hold in a field that is kept as such. NULL if nothing; the values are checked by howdah.read_items.
 --
 -- Every json function that looks at fields fails on \u0000 and lone surrogates, wherever they are. So they
 -- are looked for first, and named as the payload's if no other field has any escape.
@@ -12,6 +12,9 @@ AS $$
 DECLARE
     field text;
     harmless json;
+    member record;
+    -- jsonb keeps numbers as numeric, which has at most 131,072 digits before the point and 16,383 behind it.
+    long_exponent constant text := '[eE][+-]?[0-9]{5}';
 BEGIN
     IF json_typeof(item) <> 'object' THEN
         RETURN 'validation / must be an object';
@@ -38,11 +41,30 @@ BEGIN
     IF field IS NOT NULL THEN
         RETURN 'validation /' || field || ' is not a field of a task';
     END IF;
-    SELECT f.key INTO field
-    FROM json_each(item) AS f (key, value)
-    WHERE f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null'
-    LIMIT 1;
-    RETURN 'validation /' || field || ' must not be null; leave it out';
+    FOR member IN
+        SELECT f.key, f.value
+        FROM json_each(item) AS f (key, value)
+        WHERE (f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null')
+            OR (
+                f.key IN ('http', 'retry', 'tags')
+                AND (length(f.value::text) > 100000 OR f.value::text ~ long_exponent)
+            )
+    LOOP
+        IF json_typeof(member.value) = 'null' THEN
+            RETURN 'validation /' || member.key || ' must not be null; leave it out';
+        END IF;
+        BEGIN
+            PERFORM member.value::jsonb;
+        EXCEPTION
+            WHEN numeric_value_out_of_range THEN
+                SELECT '/' || n.key INTO field
+                FROM json_each(CASE WHEN json_typeof(member.value) = 'object' THEN member.value END) AS n (key, value)
+                WHERE json_typeof(n.value) = 'number' AND (length(n.value::text) > 100000 OR n.value::text ~ long_exponent)
+                LIMIT 1;
+                RETURN 'validation /' || member.key || coalesce(field, '') || ' has a number that is too large';
+        END;
+    END LOOP;
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION howdah.item_flaw(json) IS 'Internal: what is wrong with the form of an item; NULL if nothing.';

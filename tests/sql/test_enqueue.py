@@ -320,10 +320,35 @@ async def test_new_queue_of_two_sessions_at_once_is_made_once(
 
 
 async def test_enqueue_without_a_partition_for_the_day_stores_nothing(conn: Connection) -> None:
-    """There is no default partition: when the day has none, enqueue fails instead of storing it elsewhere."""
+    """There is no default partition: when the day has none, SQL callers hear so by a SQLSTATE of ours."""
     await conn.execute("SET howdah.clock_offset = '40 days'")
-    with pytest.raises(errors.CheckViolation, match="no partition"):
-        await conn.execute("SELECT howdah.enqueue('q', 'h')")
+    for statement in ("SELECT howdah.enqueue('q', 'h')", "SELECT * FROM howdah.enqueue_many(NULL, '[]')"):
+        with pytest.raises(psycopg.Error, match="no partition for today") as caught:
+            await conn.execute(statement.encode())
+        assert caught.value.sqlstate == "JQ503"
+        assert "howdah migrate" in (caught.value.diag.message_hint or "")
+
+
+@pytest.mark.parametrize(
+    "flaw", ['"delay": "soon"', '"payload": "\\u0000 \\ud800"', '"retry": {"factor": 0}', '"id": "x"', '"more": 1']
+)
+async def test_refused_item_makes_no_names(conn: Connection, flaw: str) -> None:
+    """What is refused leaves nothing behind, neither its queue nor its handler; others of the batch make theirs."""
+    texts = [
+        f'{{"queue": "bad", "handler": "bad", {flaw}}}',
+        f'{{"queue": "good", "handler": "worse", {flaw}}}',
+        '{"queue": "bad.too", "handler": "Not Allowed"}',
+        '{"queue": "Not Allowed", "handler": "bad.too"}',
+        '{"queue": "good", "handler": "fine"}',
+        '{"queue": "better", "http": {"url": "https://example.com"}}',
+    ]
+    answers = await _answers(conn, texts)
+    names = await conn.execute(
+        "SELECT name FROM howdah.queues UNION ALL SELECT handler FROM howdah.targets WHERE id <> 0 ORDER BY 1"
+    )
+
+    assert [answers[text][0] for text in texts] == [False] * 4 + [True] * 2
+    assert [name for (name,) in await names.fetchall()] == ["better", "fine", "good"]
 
 
 async def test_producer_role_enqueues_and_cancels_and_reads_nothing(conn: Connection) -> None:

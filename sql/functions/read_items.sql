@@ -1,0 +1,85 @@
+-- Tasks out of an array of JSON objects, as howdah.enqueue_rows takes them, with what is wrong with each so
+-- far as that can be told without looking at a table. Ids are to lie in [id_low, id_high); one that was not
+-- given is NULL. It is one query without settings of its own so that the planner merges it into its callers':
+-- as a function it would be planned anew at each call.
+CREATE OR REPLACE FUNCTION howdah.read_items(
+    items json, payloads json[], now timestamptz, id_low uuid, id_high uuid, bytes_max integer
+)
+RETURNS TABLE (
+    ordinal integer, id uuid, queue text, handler text, priority smallint, run_at timestamptz, timeout_s double precision,
+    traceparent text, retry jsonb, tags jsonb, http jsonb, payload json, problem text
+)
+LANGUAGE sql STABLE
+AS $$
+    WITH item AS MATERIALIZED (
+        SELECT
+            x.ordinal::integer AS ordinal,
+            x.id IS NOT NULL AS has_id,
+            CASE
+                WHEN x.id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
+                    AND x.id::uuid >= id_low
+                    AND x.id::uuid < id_high
+                    THEN x.id::uuid
+            END AS id,
+            x.queue, x.handler, x.priority, x.http, x.retry, x.tags, x.traceparent,
+            x.run_at AS run_at_given,
+            x.delay AS delay_given,
+            x.timeout AS timeout_given,
+            CASE WHEN json_typeof(x.run_at) = 'string' THEN howdah.instant(x.run_at #>> '{}') END AS run_at,
+            CASE WHEN json_typeof(x.delay) = 'string' THEN howdah.duration_s(x.delay #>> '{}') END AS delay_s,
+            CASE WHEN json_typeof(x.timeout) = 'string' THEN howdah.duration_s(x.timeout #>> '{}') END AS timeout_s,
+            CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
+        FROM ROWS FROM (
+            json_to_recordset(items) AS (
+                id text, queue json, handler json, priority json, http jsonb, retry jsonb, tags jsonb,
+                traceparent json, run_at json, delay json, timeout json
+            )
+        ) WITH ORDINALITY AS x (
+            id, queue, handler, priority, http, retry, tags, traceparent, run_at, delay, timeout, ordinal
+        )
+    )
+    SELECT
+        i.ordinal, i.id,
+        i.queue #>> '{}' AS queue,
+        i.handler #>> '{}' AS handler,
+        CASE coalesce(i.priority #>> '{}', 'normal')
+            WHEN 'critical' THEN 3 WHEN 'high' THEN 2 WHEN 'normal' THEN 1 ELSE 0
+        END::smallint AS priority,
+        coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS run_at,
+        i.timeout_s,
+        i.traceparent #>> '{}' AS traceparent,
+        i.retry, i.tags, i.http, i.payload,
+        CASE
+            WHEN i.has_id AND i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
+            WHEN i.queue IS NULL OR json_typeof(i.queue) <> 'string'
+                THEN 'validation /queue must match ^[a-z0-9][a-z0-9_.-]{0,127}$'
+            WHEN (i.handler IS NULL) = (i.http IS NULL)
+                THEN 'validation /handler exactly one of handler and http must be given'
+            WHEN json_typeof(i.handler) <> 'string'
+                THEN 'validation /handler must match ^[a-z0-9][a-z0-9_.-]{0,127}$'
+            WHEN json_typeof(i.priority) <> 'string' OR i.priority #>> '{}' NOT IN ('critical', 'high', 'normal', 'low')
+                THEN 'validation /priority must be critical, high, normal or low'
+            WHEN i.run_at_given IS NOT NULL AND i.delay_given IS NOT NULL
+                THEN 'validation /delay excludes run_at'
+            WHEN i.run_at_given IS NOT NULL AND i.run_at IS NULL
+                THEN 'validation /run_at must be an RFC 3339 timestamp with an offset'
+            WHEN i.run_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days'
+                THEN 'validation /run_at must be at most 1 day ago and at most 366 days ahead'
+            WHEN i.delay_given IS NOT NULL AND (i.delay_s IS NULL OR i.delay_s > 31622400)
+                THEN 'validation /delay must be a duration of at most 366 days'
+            WHEN i.timeout_given IS NOT NULL AND (i.timeout_s IS NULL OR i.timeout_s NOT BETWEEN 0.1 AND 86400)
+                THEN 'validation /timeout must be a duration from 0.1 seconds to 24 hours'
+            WHEN i.http IS NOT NULL AND howdah.http_problem(i.http, i.payload IS NOT NULL) IS NOT NULL
+                THEN 'validation ' || howdah.http_problem(i.http, i.payload IS NOT NULL)
+            WHEN i.retry IS NOT NULL AND howdah.retry_problem(i.retry) IS NOT NULL
+                THEN 'validation ' || howdah.retry_problem(i.retry)
+            WHEN i.tags IS NOT NULL AND howdah.tags_problem(i.tags) IS NOT NULL
+                THEN 'validation ' || howdah.tags_problem(i.tags)
+            WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+                THEN 'validation /traceparent must be a W3C traceparent'
+            WHEN octet_length(i.payload::text) > 128 OR i.payload::text ~ '\\u|[eE][+]?[0-9]{3}'
+                THEN howdah.payload_problem(i.payload::text, bytes_max)
+        END AS problem
+    FROM item AS i
+$$;
+COMMENT ON FUNCTION howdah.read_items(json, json[], timestamptz, uuid, uuid, integer) IS 'Internal: tasks out of JSON, with what is wrong with each.';
