@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import orjson
 
+from howdah.api.allowed import expectation
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.shapes import BatchEnvelope, TaskCreate
-from howdah.core.pointer import escape, fault_of
+from howdah.core.pointer import escape, fault_of, pointer_at, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ def read_batch(body: bytes, payload_bytes_max: int) -> tuple[list[tuple[TaskCrea
         Problem: The body as a whole is wrong.
     """
     parsed = _parse(body, BATCH_DEPTH_MAX)
-    envelope = _typed(_decode_batch, body, parsed, "")
+    envelope = _typed(BatchEnvelope, _decode_batch, body, parsed, "")
     _refuse_duplicates(body, parsed, envelope.tasks, depth=1)
     count = len(envelope.tasks)
     if not 1 <= count <= BATCH_TASKS_MAX:
@@ -88,14 +89,14 @@ def read(body: bytes, shape: type[T]) -> T:
     if decoder is None:
         decoder = _decoders[shape] = msgspec.json.Decoder(shape)
     parsed = _parse(body, PAYLOAD_DEPTH_MAX)
-    value: T = _typed(decoder.decode, body, parsed, "")
+    value: T = _typed(shape, decoder.decode, body, parsed, "")
     _refuse_duplicates(body, parsed)
     _refuse_nul(body, parsed, "")
     return value
 
 
 def _task(body: bytes, parsed: Any, payload_bytes_max: int, prefix: str) -> tuple[TaskCreate, bytes | None]:
-    task: TaskCreate = _typed(_decode_task, body, parsed, prefix)
+    task: TaskCreate = _typed(TaskCreate, _decode_task, body, parsed, prefix)
     payload = None
     if task.payload is not msgspec.UNSET:
         payload = bytes(task.payload)
@@ -110,11 +111,27 @@ def _task(body: bytes, parsed: Any, payload_bytes_max: int, prefix: str) -> tupl
 def _parse(body: bytes, depth_max: int) -> Any:
     """Check depth and grammar; the result tells about keys, its values are not used."""
     if body.count(b"[") + body.count(b"{") > depth_max and _is_deeper(body, depth_max):
-        raise Problem("json_too_deep", f"JSON may be nested at most {PAYLOAD_DEPTH_MAX} levels deep.")
+        raise invalid(
+            pointer_at(body, level=depth_max),
+            f"must be nested at most {PAYLOAD_DEPTH_MAX} levels deep",
+            "json_too_deep",
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Problem("invalid_json", f"The body is not valid JSON: {error}.", [Fault(error.msg, pointer="")]) from None
+        raise _malformed(body, error) from None
+
+
+def _malformed(body: bytes, error: orjson.JSONDecodeError) -> Problem:
+    """Say what is wrong with a body that is no JSON, and in which field, if one can be told."""
+    said = error.msg
+    try:
+        offset = len(body.decode()[: error.pos].encode())
+    except UnicodeDecodeError as undecodable:
+        said, offset = "is not valid UTF-8", undecodable.start
+    where = pointer_at(body, offset=offset)
+    detail = f"The body is not valid JSON at byte {offset}{f' ({where})' if where else ''}: {said}."
+    return Problem("invalid_json", detail, [Fault(said, pointer=where)])
 
 
 def _is_deeper(body: bytes, depth_max: int) -> bool:
@@ -142,24 +159,35 @@ def _is_deeper(body: bytes, depth_max: int) -> bool:
     return b"[" * (depth_max + 1) in brackets or b"[]" in brackets
 
 
-def _typed(decode: Any, body: bytes, parsed: Any, prefix: str) -> Any:
+def _typed(shape: type, decode: Any, body: bytes, parsed: Any, prefix: str) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        pointer, said = fault_of(error)
-        raise invalid(prefix + _member_at_fault(parsed, pointer), said[:1].lower() + said[1:]) from None
+        pointer = _member_at_fault(parsed, fault_of(error)[0])
+        raise invalid(prefix + pointer, expectation(shape, pointer, _value_at(parsed, pointer))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem("invalid_json", f"The body is not valid JSON: {error}.") from None
+        raise invalid(prefix, f"is not valid JSON: {error}", "invalid_json") from None
 
 
 def _member_at_fault(parsed: Any, pointer: str) -> str:
     """Complete the pointer to a free mapping of texts (tags, headers), of which msgspec names no member."""
-    value = parsed
-    for token in pointer.split("/")[1:]:
-        value = value.get(token) if isinstance(value, dict) else None
+    value = _value_at(parsed, pointer)
     if pointer.endswith(("/tags", "/headers")) and isinstance(value, dict):
         return next((f"{pointer}/{escape(key)}" for key, part in value.items() if not isinstance(part, str)), pointer)
     return pointer
+
+
+def _value_at(parsed: Any, pointer: str) -> Any:
+    """Return what stands at a place; `UNSET` if nothing does, or if a field on the way is given twice."""
+    value = parsed
+    for token in map(unescape, pointer.split("/")[1:]):
+        if isinstance(value, dict):
+            value = value.get(token, msgspec.UNSET)
+        elif isinstance(value, list) and token.isdecimal() and int(token) < len(value):
+            value = value[int(token)]
+        else:
+            return msgspec.UNSET
+    return value
 
 
 class _Twice(dict[str, Any]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from howdah.api.gate import BODY_S_MAX
-from howdah.api.problems import Problem
+from howdah.api.problems import Fault, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,10 +168,15 @@ class Call:
             is_json = media_type.strip().lower() == b"application/json"
             charset = parameters.strip().lower().replace(b'"', b"")
             if not is_json or charset not in (b"", b"charset=utf-8"):
-                raise Problem("unsupported_media_type", "Content-Type must be application/json, in UTF-8.")
+                raise _unsupported("Content-Type", "must be application/json, in UTF-8")
         if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Problem("unsupported_media_type", "The body must not be compressed.")
+            raise _unsupported("Content-Encoding", "must be left out: the body must not be compressed")
 
 
 def _too_large(bytes_max: int) -> Problem:
-    return Problem("payload_too_large", f"The body must have at most {bytes_max} bytes.")
+    detail = f"must have at most {bytes_max} bytes"
+    return Problem("payload_too_large", f"the body {detail}", [Fault(detail, pointer="")])
+
+
+def _unsupported(header: str, detail: str) -> Problem:
+    return Problem("unsupported_media_type", f"{header} {detail}", [Fault(detail, header=header)])

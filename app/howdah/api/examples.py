@@ -227,10 +227,12 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
 # Which part of a request each problem is shown to point at.
 FAULTS: Final[dict[str, list[dict[str, str]]]] = {
     "invalid_json": [{"detail": "unexpected end of data", "pointer": ""}],
+    "json_too_deep": [{"detail": "must be nested at most 64 levels deep", "pointer": "/payload"}],
     "duplicate_key": [{"detail": "is given twice", "pointer": "/queue"}],
     "bad_parameter": [{"detail": "must be a whole number from 1 to 200", "parameter": "limit"}],
     "bad_cursor": [{"detail": "is not a cursor of this list; begin without one", "parameter": "cursor"}],
     "payload_too_large": [{"detail": "must be at most 262144 bytes", "pointer": "/payload"}],
-    "validation": [{"detail": "must be critical, high, normal or low", "pointer": "/priority"}],
+    "unsupported_media_type": [{"detail": "must be application/json, in UTF-8", "header": "Content-Type"}],
+    "validation": [{"detail": "must be critical, high, low or normal", "pointer": "/priority"}],
     "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
 }

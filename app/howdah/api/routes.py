@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import BaseRoute, Route
 
 from howdah.api import health, queues, shapes, tasks, tenants, workers
+from howdah.api.paging import query
 from howdah.api.problems import Problem
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ class Endpoint:
             call.key = await call.backend.keys.check(call.headers)
             if operation.scope not in call.key.scopes:
                 raise Problem("forbidden", f"This needs a key with the scope {operation.scope}.")
-        if not operation.parameters and scope["query_string"]:
-            raise Problem("bad_parameter", "This takes no query parameters.")
+        if not operation.parameters:
+            query(call, ())
         await call.send(send, await operation.handler(call))
 
 

@@ -18,12 +18,14 @@ from howdah.api.problems import ProblemDocument  # noqa: TC001 - msgspec reads t
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9_.-]{0,127}$"
 
+DURATION_PATTERN = "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d)|P[0-9TWDHMS.]+)$"
+
 Name = Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]
 Duration = Annotated[
     str,
     Meta(
         description='A duration: "250ms", "30s", "5m", "1.5h", "7d", or ISO 8601 without years and months ("PT5M").',
-        extra_json_schema={"pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d)|P[0-9TWDHMS.]+)$"},
+        extra_json_schema={"pattern": DURATION_PATTERN},
     ),
 ]
 Instant = Annotated[

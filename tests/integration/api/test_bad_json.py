@@ -10,42 +10,43 @@ import pytest
 
 from tests.fix_api import TASK, TASK_BYTES, Api, assert_problem, task_with
 
-# B1: what is no JSON by RFC 8259, wherever it stands.
+# B1: what is no JSON by RFC 8259, and the field that has it where one can be told.
 NO_JSON = {
-    "empty": b"",
-    "brace": b"{",
-    "trailing comma": b'{"queue": "q", "handler": "h",}',
-    "byte order mark": b"\xef\xbb\xbf" + TASK_BYTES,
-    "bad utf-8": task_with('"\0"').replace(b"\0", b"\xff"),
-    "bad utf-8 in a name": b'{"queue": "\xc3", "handler": "h"}',
-    "utf-8 surrogate": task_with('"\0"').replace(b"\0", b"\xed\xa0\x80"),
-    "NaN": task_with("NaN"),
-    "Infinity": task_with("[-Infinity]"),
-    "1e999": task_with("1e999"),
-    "lone surrogate": task_with('"\\ud800"'),
-    "lone surrogate in a name": b'{"queue": "\\ud800", "handler": "h"}',
-    "single quotes": b"{'queue': 'q', 'handler': 'h'}",
-    "comment": b'{"queue": "q" /* */, "handler": "h"}',
-    "two values": TASK_BYTES + TASK_BYTES,
-    "control character": task_with('"\n"'),
-    "NUL byte": b"\0" + TASK_BYTES,
-    "form": b"queue=q&handler=h",
+    "empty": (b"", ""),
+    "brace": (b"{", ""),
+    "trailing comma": (b'{"queue": "q", "handler": "h",}', ""),
+    "byte order mark": (b"\xef\xbb\xbf" + TASK_BYTES, ""),
+    "bad utf-8": (task_with('"\0"').replace(b"\0", b"\xff"), "/payload"),
+    "bad utf-8 in a name": (b'{"queue": "\xc3", "handler": "h"}', "/queue"),
+    "utf-8 surrogate": (task_with('"\0"').replace(b"\0", b"\xed\xa0\x80"), "/payload"),
+    "NaN": (task_with("NaN"), "/payload"),
+    "Infinity": (task_with("[-Infinity]"), "/payload"),
+    "1e999": (task_with("1e999"), "/payload"),
+    "lone surrogate": (task_with('"\\ud800"'), "/payload"),
+    "lone surrogate in a name": (b'{"queue": "\\ud800", "handler": "h"}', "/queue"),
+    "single quotes": (b"{'queue': 'q', 'handler': 'h'}", ""),
+    "comment": (b'{"queue": "q" /* */, "handler": "h"}', "/queue"),
+    "two values": (TASK_BYTES + TASK_BYTES, ""),
+    "control character": (task_with('"\n"'), "/payload"),
+    "NUL byte": (b"\0" + TASK_BYTES, ""),
+    "form": (b"queue=q&handler=h", ""),
 }
 
 
 async def test_body_that_is_no_json_is_refused(api: Api) -> None:
-    """B1: 400 invalid_json, for single tasks and inside a batch."""
-    for body in NO_JSON.values():
-        assert_problem(await api.post("/v1/tasks", body), 400, "invalid_json", [""])
+    """B1: 400 invalid_json with the field, for single tasks and inside a batch."""
+    for body, at in NO_JSON.values():
+        assert_problem(await api.post("/v1/tasks", body), 400, "invalid_json", [at])
         batch = await api.post("/v1/tasks/batch", b'{"tasks": [%b, %b]}' % (TASK_BYTES, body))
-        assert_problem(batch, 400, "invalid_json", [""])
+        # Where nothing stands, the comma before it is at fault.
+        assert_problem(batch, 400, "invalid_json", [f"/tasks/1{at}" if body else "/tasks"])
 
     assert await api.task_count() == 0
 
 
 @pytest.mark.parametrize("depth", [65, 1_025, 100_000])
 async def test_body_that_is_nested_too_deep_is_refused_at_once(api: Api, depth: int) -> None:
-    """B2: 400 json_too_deep, before any parser has gone down into it."""
+    """B2: 400 json_too_deep at the payload, before any parser has gone down into it."""
     pairs = [("[", "]"), ('{"a":', "}"), ('{"a":[', "]}"), ("[[],", "]"), ('{"[":0,"a":', "}")]
     bodies = [task_with(opening * depth + "1" + closing * depth) for opening, closing in pairs]
     if depth > 1_000:
@@ -54,8 +55,13 @@ async def test_body_that_is_nested_too_deep_is_refused_at_once(api: Api, depth: 
     for body in bodies:
         if len(body) < 1_000_000:
             began = time.perf_counter()
-            assert_problem(await api.post("/v1/tasks", body), 400, "json_too_deep")
+            assert_problem(await api.post("/v1/tasks", body), 400, "json_too_deep", ["/payload"])
             took_s.append(time.perf_counter() - began)
+
+        batch = b'{"tasks": [%b, %b]}' % (TASK_BYTES, body)
+        if len(batch) < 1_000_000:
+            deep = await api.post("/v1/tasks/batch", batch)
+            assert_problem(deep, 400, "json_too_deep", ["/tasks/1/payload"])
 
     # 50 ms on a quiet machine; tests share theirs.
     assert max(took_s) < 0.5

@@ -88,6 +88,29 @@ def test_depth_behind_many_brackets_is_found() -> None:
 
 
 @given(
+    payload=json_values,
+    broken=st.sampled_from(["NaN", '"\\ud800"', '"\t"', "1e999", "[" * 70, "'"]),
+    fields=st.dictionaries(st.sampled_from(["queue", "priority", "tags"]), json_values),
+    place=st.integers(0, 3),
+)
+def test_fault_inside_a_payload_points_at_the_payload(
+    payload: Any, broken: str, fields: dict[str, Any], place: int
+) -> None:
+    """Whatever else a batch holds, what is no JSON, or too deep, is found in the payload that has it."""
+    head = json.dumps({"handler": "h", **fields})[:-1]
+    bad = f'{head}, "payload": [{json.dumps(payload)}, {broken}]}}'
+    tasks = [task(json.dumps(payload)).decode() for _ in range(3)]
+    tasks.insert(place, bad)
+    with pytest.raises(Problem) as single:
+        read_task(bad.encode(), BYTES_MAX)
+    with pytest.raises(Problem) as batch:
+        read_batch(f'{{"atomic": true, "tasks": [{", ".join(tasks)}]}}'.encode(), BYTES_MAX)
+
+    assert single.value.errors[0].pointer == "/payload"
+    assert batch.value.errors[0].pointer == f"/tasks/{place}/payload"
+
+
+@given(
     keys=st.lists(st.sampled_from(["queue", "handler", "priority", "delay"]), min_size=2, max_size=5),
     colons=st.text(alphabet=':\\"x', max_size=5),
     payload=json_values,

@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from howdah.core.pointer import escape, fault_of
+from howdah.core.pointer import escape, fault_of, pointer_at
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,6 +58,61 @@ def test_fault_of_a_number_out_of_range_points_into_free_json() -> None:
         msgspec.json.decode("[1, 1e999]", type=Any)
 
     assert fault_of(caught.value) == ("/1", "Number out of range")
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer"),
+    [
+        (b"", ""),
+        (b"@", ""),
+        (b'{"a": 1}@', ""),
+        (b'{"a": @', "/a"),
+        (b'{"a": 1@', "/a"),
+        (b'{"a": 1, @', ""),
+        (b'{"a": [1, 2, @', "/a/2"),
+        (b'{"a": [[], {}, [1], @', "/a/3"),
+        (b'{"a": {"b": 1}, "c": "@', "/c"),
+        (b'{"a": {"b": 1, "@', "/a"),
+        (b'{"a": "b\\"c: [{", "d": @', "/d"),
+        (b'{"a/b~c\\u00e9": @', "/a~1b~0c\u00e9"),
+        (b'{"\\ud800": @', ""),
+        (b'{"\xff": @', ""),
+        (b'{"payload": {"a": [{"b": @', "/payload"),
+        (b'{"tasks": [1, {"payload": {"a": @', "/tasks/1/payload"),
+        (b'{"a": {"b": {"c": {"d": {"e": {"f": @', "/a/b/c/d/e"),
+        (b'{"' + b"a" * 129 + b'": @', ""),
+        (b"]}:,@", ""),
+        (b'{"a": [1, 2]}]]}, "b": @', ""),
+    ],
+)
+def test_pointer_at_leads_to_the_innermost_field(text: bytes, pointer: str) -> None:
+    """What contains the place, as far as the text before it tells; a payload is one field, however deep it is."""
+    assert pointer_at(text, offset=len(text) - 1) == pointer
+
+
+def test_pointer_at_a_comma_is_what_it_parts() -> None:
+    """A comma too many is no fault of the value before it."""
+    assert pointer_at(b'{"a": [1,], "b": 1}', offset=8) == "/a"
+    assert pointer_at(b'{"a": 1,}', offset=7) == ""
+
+
+def test_pointer_at_a_level_is_where_it_gets_too_deep() -> None:
+    """The first bracket below the level counts, and no bracket in a text does."""
+    text = b'{"a": "[[[[", "b": [[]], "c": {"d": [[]]}}'
+
+    assert [pointer_at(text, level=level) for level in range(4)] == ["", "/b", "/b/0", "/c/d/0"]
+
+
+def test_pointer_at_gives_up_in_a_text_that_is_made_to_keep_it_busy() -> None:
+    """A place behind very many brackets is not looked for: the answer must come soon."""
+    assert pointer_at(b'{"a": [' + b"[]," * 1_000_000 + b'1], "b": @') == ""
+
+
+@given(st.binary(max_size=60) | st.text('{}[]:,"\\a1 ', max_size=60).map(str.encode), st.integers(0, 60))
+def test_pointer_at_answers_for_any_bytes(text: bytes, offset: int) -> None:
+    """No text makes it fail."""
+    assert pointer_at(text, offset=offset).count("/") <= 5
+    assert pointer_at(text, level=offset % 4).count("/") <= 5
 
 
 def test_escape_follows_the_standard() -> None:
