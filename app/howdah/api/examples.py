@@ -127,7 +127,7 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
         }
     },
     "tasks_delete": {200: _CANCELLED},
-    "tasks_cancel": {200: {"id": _ID, "state": "running"}},
+    "tasks_cancel": {200: {"id": _ID, "state": "running", "cancel_requested": "hard"}},
     "tasks_list_runs": {
         200: {
             "data": [

@@ -179,7 +179,13 @@ class Task(Struct):
     finished_at: Moment | UnsetType = UNSET
     result: Annotated[Json, Meta(description="What the handler returned.")] | UnsetType = UNSET
     response_status: Annotated[int, Meta(description="Of the callback's answer.")] | UnsetType = UNSET
-    error: Annotated[Json, Meta(description="Of the last attempt that failed: type, message, …")] | UnsetType = UNSET
+    error: (
+        Annotated[
+            Json,
+            Meta(description="Of the last attempt that failed: type, message, …; not of a task that succeeded."),
+        ]
+        | UnsetType
+    ) = UNSET
     failed_because: (
         Annotated[
             Literal["attempts", "age", "crashes", "not_retryable"],
@@ -231,10 +237,14 @@ class Cancel(Struct, forbid_unknown_fields=True):
 
 
 class Cancelled(Struct):
-    """What a cancel led to: `cancelled`, or `running` while its worker is asked to stop it."""
+    """What a cancel led to: the task is `cancelled`, or still `running` and its worker is asked to stop it."""
 
     id: UUID
     state: Literal["cancelled", "running"]
+    cancel_requested: (
+        Annotated[Literal["soft", "hard"], Meta(description="The cancel is pending: how its worker was asked to stop.")]
+        | UnsetType
+    ) = UNSET
 
 
 class Run(Struct):

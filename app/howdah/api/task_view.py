@@ -46,7 +46,7 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
 
 
 def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
-    """Show a row of task/get or task/get_many."""
+    """Show a row of task/get."""
     task = shapes.Task(
         id=row.id,
         state=row.state,
@@ -67,7 +67,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         cancel_requested=_set(row.cancel_mode),
         finished_at=_set(row.finished_at),
         response_status=_set(row.response_status),
-        error=_raw(row.error),
+        # What went wrong on the way to a success is told by its runs.
+        error=_raw(row.error) if row.state != "succeeded" else msgspec.UNSET,
         failed_because=_set(row.dead_reason),
     )
     if row.http is not None:
@@ -75,8 +76,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
     if row.blocked_by:
         task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
     if reads_payloads:
-        task.payload = _raw(getattr(row, "payload", None))
-        task.result = _raw(getattr(row, "result", None))
+        task.payload = _raw(row.payload)
+        task.result = _raw(row.result)
     return task
 
 

@@ -239,8 +239,14 @@ async def _cancel(call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> A
 
 
 async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> Answer:
-    state = await call.backend.tasks.cancel(conn, call.key.tenant, task_id, mode)
-    return json_answer(200, shapes.Cancelled(task_id, cast("Literal['cancelled', 'running']", state)))
+    tasks = call.backend.tasks
+    state = await tasks.cancel(conn, call.key.tenant, task_id, mode)
+    answer = shapes.Cancelled(task_id, cast("Literal['cancelled', 'running']", state))
+    if state == "running":
+        # Not `mode`: an earlier hard request stays one.
+        in_force = await tasks.cancel_mode(conn, call.key.tenant_id, task_id)
+        answer.cancel_requested = in_force if in_force is not None else msgspec.UNSET
+    return json_answer(200, answer)
 
 
 def _nothing() -> None:

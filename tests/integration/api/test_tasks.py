@@ -141,8 +141,31 @@ async def test_get_of_a_failed_task_says_why(api: Api) -> None:
     assert read["error"] == {"type": "Boom"}
 
 
+async def test_error_on_the_way_to_a_success_is_shown_with_its_run_alone(api: Api) -> None:
+    """A task that succeeded in its second attempt shows no error, neither alone nor in a list; its first run does."""
+    task = await api.create()
+    await api.sql(
+        "INSERT INTO howdah.finished_runs (tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, "
+        "queued_at, finished_at, error) SELECT tenant_id, task_id, 1, 1, queue_id, 'failed', false, queued_at, "
+        'howdah.now(), \'{"type": "Boom"}\' FROM howdah.runs'
+    )
+    path = f"/v1/tasks/{task['id']}"
+    waiting = (await api.get(path)).json()
+    await api.sql(
+        "WITH run AS (DELETE FROM howdah.runs RETURNING *) INSERT INTO howdah.finished_runs (tenant_id, task_id, "
+        "claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at) "
+        "SELECT tenant_id, task_id, 2, 2, queue_id, 'succeeded', true, queued_at, howdah.now() FROM run"
+    )
+    ended = [(await api.get(path)).json(), *(await api.get("/v1/tasks")).json()["data"]]
+    runs = (await api.get(f"{path}/runs")).json()["data"]
+
+    assert waiting["error"] == {"type": "Boom"}
+    assert [(each["state"], "error" in each) for each in ended] == [("succeeded", False)] * 2
+    assert [run.get("error") for run in runs] == [{"type": "Boom"}, None]
+
+
 async def test_get_of_a_running_task_shows_its_lease(api: Api) -> None:
-    """Who runs it until when, and that a cancel was asked for."""
+    """Who runs it until when, and that a cancel is pending, which its answer says too; hard stays hard."""
     task = await api.create()
     await api.sql(
         "WITH w AS (INSERT INTO howdah.workers (name, host, pid, version, queues, handlers, serves_http, concurrency, "
@@ -150,11 +173,15 @@ async def test_get_of_a_running_task_shows_its_lease(api: Api) -> None:
         "RETURNING id) UPDATE howdah.runs SET worker_id = w.id, claim_no = 1, attempt = 1, claimed_at = now(), "
         "lease_token = gen_random_uuid(), lease_expires_at = now() + '15 s', deadline_at = now() + '60 s' FROM w"
     )
-    asked = await api.post(f"/v1/tasks/{task['id']}/cancel", {"mode": "hard"})
+    soft = await api.request("DELETE", f"/v1/tasks/{task['id']}")
+    hard = await api.post(f"/v1/tasks/{task['id']}/cancel", {"mode": "hard"})
+    again = await api.post(f"/v1/tasks/{task['id']}/cancel", {"mode": "soft"})
     read = (await api.get(f"/v1/tasks/{task['id']}")).json()
     runs = (await api.get(f"/v1/tasks/{task['id']}/runs")).json()["data"]
 
-    assert asked.json() == {"id": task["id"], "state": "running"}
+    pending = {"id": task["id"], "state": "running"}
+    assert soft.json() == {**pending, "cancel_requested": "soft"}
+    assert [hard.json(), again.json()] == [{**pending, "cancel_requested": "hard"}] * 2
     assert (read["state"], read["worker"], read["cancel_requested"], read["attempt"]) == ("running", "w.1", "hard", 1)
     assert read["lease_expires_at"] < read["deadline_at"]
     assert [(run["claim_no"], run["outcome"], run["worker"]) for run in runs] == [(1, None, "w.1")]

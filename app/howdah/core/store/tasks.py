@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -34,6 +34,8 @@ _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
 
+
+CancelMode: TypeAlias = Literal["soft", "hard"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -253,7 +255,7 @@ class Tasks:
         await cursor.execute(load("task.runs", self._schema), parameters)
         return await cursor.fetchall()
 
-    async def cancel(self, conn: Connection, tenant: str, task_id: UUID, mode: Literal["soft", "hard"]) -> str:
+    async def cancel(self, conn: Connection, tenant: str, task_id: UUID, mode: CancelMode) -> str:
         """Cancel a task and return its state after that: cancelled, or running while it is asked to stop.
 
         Raises:
@@ -270,6 +272,14 @@ class Tasks:
 
 
 def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
+    async def cancel_mode(self, conn: Connection, tenant_id: int, task_id: UUID) -> CancelMode | None:
+        """Return how a running task was asked to stop: a soft request after a hard one changes nothing."""
+        parameters = {"tenant_id": tenant_id, "id": task_id}
+        with translated(), within_limits():
+            cursor = await conn.execute(load("task.cancel_mode", self._schema), parameters)
+            row = await cursor.fetchone()
+        return row[0] if row is not None else None
+
     """Return the ids between which all tasks lie that were created between two instants."""
     after, before = wanted.created_after, wanted.created_before
     low = ID_MIN if after is None else uuid7_floor(max(after - _ID_AGE_MAX, _ID_EPOCH))
