@@ -270,8 +270,6 @@ class Tasks:
         state: str = row[0]
         return state
 
-
-def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
     async def cancel_mode(self, conn: Connection, tenant_id: int, task_id: UUID) -> CancelMode | None:
         """Return how a running task was asked to stop: a soft request after a hard one changes nothing."""
         parameters = {"tenant_id": tenant_id, "id": task_id}
@@ -280,6 +278,8 @@ def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
             row = await cursor.fetchone()
         return row[0] if row is not None else None
 
+
+def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
     """Return the ids between which all tasks lie that were created between two instants."""
     after, before = wanted.created_after, wanted.created_before
     low = ID_MIN if after is None else uuid7_floor(max(after - _ID_AGE_MAX, _ID_EPOCH))
