@@ -47,7 +47,7 @@ _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_P
 _PATH_EXAMPLES: Final = {"id": "01980a3c-7c2e-7000-9d8b-2f6a51c0e4d7", "queue": "emails"}
 
 _OF_ALL: Final = ("bad_parameter", "backpressure", "internal_error")
-_OF_KEYS: Final = ("unauthorized", "forbidden", "storage_unavailable")
+_OF_KEYS: Final = ("unauthorized", "storage_unavailable")
 _OF_BODIES: Final = (
     "invalid_json",
     "json_too_deep",
@@ -101,6 +101,8 @@ def codes(operation: Operation) -> list[str]:
     wanted = {*_OF_ALL, *operation.problems}
     if operation.scope is not None:
         wanted |= set(_OF_KEYS)
+        if operation.scope != "any":
+            wanted.add("forbidden")
     if operation.takes is not None:
         wanted |= set(_OF_BODIES)
     if operation.method == "POST":
@@ -120,8 +122,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": _parameters(operation),
         "responses": {**_answers(operation, name), **_problems(operation)},
     }
-    scope = "Needs no key." if operation.scope is None else f"Needs the scope `{operation.scope}`."
-    described["description"] = f"{rest.strip()} {scope}".strip()
+    described["description"] = f"{rest.strip()} {_need(operation)}".strip()
     if operation.scope is not None:
         described["security"] = [{"key": []}]
     if operation.takes is not None:
@@ -130,6 +131,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
             "content": {"application/json": {"schema": _ref(operation.takes), "example": REQUESTS[name]}},
         }
     return described
+
+
+def _need(operation: Operation) -> str:
+    """Say which key an operation needs."""
+    if operation.scope is None:
+        return "Needs no key."
+    return "Needs any valid key." if operation.scope == "any" else f"Needs the scope `{operation.scope}`."
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
