@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROCESS: Final = "admin"
 SCOPES: Final = ("viewer", "producer", "worker", "operator", "admin", "payloads")
 
+KEY_NAME_LENGTH_MAX: Final = 128
+
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}")
 
 
@@ -28,14 +30,18 @@ async def create_key(settings: Settings, *, name: str, tenant: str, scopes: Sequ
 
     Args:
         settings: Tell where the database is.
-        name: What people call the key.
+        name: What people call the key: 1 to `KEY_NAME_LENGTH_MAX` printable characters.
         tenant: Name of the tenant that its requests act for.
         scopes: What it may do.
 
     Raises:
-        Refused: There is no such tenant.
+        Refused: The name is not allowed, or there is no such tenant.
         DatabaseUnavailable: There is no connection.
     """
+    # Without a name nobody can tell later whose the key is; with odd characters it would garble a terminal or a log.
+    if not (name.strip() and name.isprintable() and len(name) <= KEY_NAME_LENGTH_MAX):
+        allowed = f"1 to {KEY_NAME_LENGTH_MAX} printable characters, and not blanks alone"
+        raise Refused("validation", "", f"a key's name must have {allowed}")
     key = make_key()
     async with await connect(settings, PROCESS, purpose="direct") as conn:
         with translated():

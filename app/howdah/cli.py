@@ -149,10 +149,11 @@ def key_create(name: str, tenant: str, scopes: tuple[str, ...]) -> None:
 def key_revoke(key_id: str) -> None:
     """Refuse a key from now on. KEY is the key, or its id: the part after hwd_."""
     from howdah.access import revoke_key
+    from howdah.api.auth import CACHE_S
 
     with _refusals():
         revoked = asyncio.run(revoke_key(_settings(), key_id))
-    click.echo(f"revoked {revoked}")
+    click.echo(f"revoked {revoked}; API processes that used it lately refuse it within {CACHE_S:g} s")
 
 
 @main.group()

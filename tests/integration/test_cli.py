@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from howdah.api.auth import CACHE_S
 from howdah.core.credentials import hash_secret, split_key
 
 if TYPE_CHECKING:
@@ -113,14 +114,14 @@ def test_key_is_printed_once_and_only_its_hash_is_stored(database: str) -> None:
 
 @pytest.mark.parametrize("form", ["key", "id"])
 def test_revoked_key_is_dead(database: str, form: str) -> None:
-    """A key is revoked by itself or by its id."""
+    """A key is revoked by itself or by its id, and it is said how soon every process knows."""
     key = _howdah(database, "key", "create", "--name", "ci").stdout.strip()
     key_id = key.split("_")[1]
     revoked = _howdah(database, "key", "revoke", key if form == "key" else key_id)
     with psycopg.connect(database) as conn:
         row = conn.execute("SELECT revoked_at IS NOT NULL FROM howdah.api_keys").fetchone()
 
-    assert revoked.stdout == f"revoked {key_id}\n"
+    assert revoked.stdout == f"revoked {key_id}; API processes that used it lately refuse it within {CACHE_S:g} s\n"
     assert row == (True,)
 
 
@@ -128,17 +129,25 @@ def test_revoked_key_is_dead(database: str, form: str) -> None:
     ("arguments", "words"),
     [
         (["key", "create", "--name", "x", "--tenant", "nobody"], "there is no tenant 'nobody'"),
+        (["key", "create", "--name", ""], "a key's name must have 1 to 128 printable characters"),
+        (["key", "create", "--name", " "], "a key's name must have 1 to 128 printable characters"),
+        (["key", "create", "--name", "a\nb"], "a key's name must have 1 to 128 printable characters"),
+        (["key", "create", "--name", "x" * 129], "a key's name must have 1 to 128 printable characters"),
         (["key", "revoke", "abcdefghijkl"], "there is no such key"),
         (["tenant", "create", "Acme"], "a tenant's name must match"),
     ],
 )
 def test_refusal_is_one_line_with_1(database: str, arguments: list[str], words: str) -> None:
-    """What cannot be done is said in one line."""
+    """What cannot be done is said in one line, and nothing is stored."""
     refused = _howdah(database, *arguments)
+    with psycopg.connect(database) as conn:
+        stored = conn.execute("SELECT (SELECT count(*) FROM howdah.api_keys), (SELECT count(*) FROM howdah.tenants)")
+        counts = stored.fetchone()
 
     assert refused.returncode == 1
     assert words in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+    assert counts == (0, 1)
 
 
 def test_secret_of_a_mistyped_key_is_not_repeated(database: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from howdah.api.auth import INCLUDED
+from howdah.api.auth import CACHE_S, INCLUDED
 from howdah.api.problems import KINDS
 from howdah.api.routes import OPERATIONS
 
@@ -28,6 +28,11 @@ def test_every_route_is_listed_with_its_scope() -> None:
 
     assert listed == keyed
     assert all(f"`{each.path}`" in PAGE for each in OPERATIONS if each.scope is None)
+
+
+def test_end_of_a_revoked_key_is_told_as_it_is() -> None:
+    """How long a process may go by what it knows of a key."""
+    assert f"keep what they know of a key for {CACHE_S:g} seconds" in PAGE
 
 
 def test_every_scope_is_listed() -> None:
