@@ -10,7 +10,8 @@ import signal
 import socket
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+import urllib.request
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
@@ -165,16 +166,75 @@ def test_busy_port_is_refused_before_anything_starts(up: Callable[..., Up]) -> N
     ("environment", "words"),
     [
         ({"HOWDAH_CONCURRENCY": "none"}, "HOWDAH_CONCURRENCY"),
-        ({"HOWDAH_HANDLERS": "no_such_module"}, "no_such_module"),
+        ({"HOWDAH_METRICS_PORT": "9100"}, "HOWDAH_METRICS_PORT: must be 0 or unset for howdah up"),
+        ({"HOWDAH_API_SOCKET": "/run/api.sock"}, "HOWDAH_API_SOCKET: must be unset for howdah up"),
+        ({"HOWDAH_API_PORT": "80"}, "choose with --port"),
     ],
 )
 def test_wrong_setting_ends_everything_with_64(up: Callable[..., Up], environment: dict[str, str], words: str) -> None:
-    """What no restart can cure is said once and ends the command, whichever process found it."""
+    """What no restart can cure, or cannot count here, is said once, before anything is started."""
     refused = up(**environment)
     code = refused.wait()
 
     assert code == 64
     assert words in refused.text
+    assert len(refused.lines) == 1
+    assert not refused.data.exists()
+
+
+def test_handlers_that_cannot_be_imported_are_refused_before_the_greeting(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    """Nobody is told that it is up: there is the traceback, which process it was, and exit code 64."""
+    module = tmp_path / "broken_handlers.py"
+    module.write_text("import howdah\n\n1 / 0\n")
+    refused = up("--workers", "2", PYTHONPATH=str(tmp_path), HOWDAH_HANDLERS="broken_handlers")
+    code = refused.wait()
+
+    assert code == 64
+    assert f'File "{module}", line 3, in <module>' in refused.text
+    assert "ZeroDivisionError: division by zero" in refused.text
+    assert re.search(r"^howdah: worker-[12] cannot start because of a setting: .*'broken_handlers'", refused.text, re.M)
+    assert "is up at" not in refused.text
+    assert "curl" not in refused.text
+
+
+SLOW_HANDLERS: Final = """
+import threading
+import howdah
+
+threading.Event().wait(3)
+
+@howdah.handler("slow")
+def slow(payload: int) -> int:
+    return payload
+"""
+
+
+def test_greeting_waits_for_every_worker(up: Callable[..., Up], tmp_path: Path) -> None:
+    """Who is told that it is up can have handlers run at once: also such as take their time to import."""
+    (tmp_path / "slow_handlers.py").write_text(SLOW_HANDLERS)
+    running = up("--workers", "2", PYTHONPATH=str(tmp_path), HOWDAH_HANDLERS="slow_handlers").started()
+    workers = running.request("GET", "/v1/workers")["data"]
+
+    assert [(each["state"], "slow" in each["handlers"]) for each in workers] == [("live", True)] * 2
+
+
+def test_metrics_of_each_process_are_served_on_a_free_port(up: Callable[..., Up]) -> None:
+    """HOWDAH_METRICS_PORT=0 counts here too: each process takes a port of its own and logs which."""
+    running = up(HOWDAH_METRICS_PORT="0").started()
+    opened = [
+        json.loads(line)
+        for name in ("scheduler", "worker-1")
+        for line in (running.data / "logs" / f"{name}.log").read_text().splitlines()
+        if "metrics_port_opened" in line
+    ]
+    answers = []
+    for entry in opened:
+        with urllib.request.urlopen(f"http://127.0.0.1:{entry['port']}/healthz", timeout=5) as answer:
+            answers.append(answer.status)
+
+    assert answers == [200, 200]
 
 
 def test_child_that_dies_is_started_again(up: Callable[..., Up]) -> None:

@@ -93,6 +93,10 @@ class Children:
             if child.process is None and time.monotonic() >= child.again_at:
                 self._start(child)
 
+    def pids(self, command: str) -> set[int]:
+        """Return the process ids of the children that run a command."""
+        return {each.process.pid for each in self._all if each.command == command and each.process is not None}
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every child that runs."""
         for child in self._all:
@@ -132,7 +136,8 @@ class Children:
         child.pump.join(1.0)
         pid, child.process = child.process.pid, None
         if code in _HOPELESS:
-            why = child.last_words[-1] if child.last_words else f"see {child.log_file}"
+            # What it said stands on the screen in full, with a traceback if there is one.
+            why = child.last_words[-1].splitlines()[0] if child.last_words else f"see {child.log_file}"
             raise UpRefused(f"{child.name} cannot start because of {_HOPELESS[code]}: {why}", exit_code=code)
         if time.monotonic() - child.started_at > _HEALTHY_S:
             child.pause_s = _PAUSE_S_FIRST

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shlex
 import signal
 import socket
 import time
-import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +23,7 @@ from howdah.core.credentials import make_key
 from howdah.core.db.database import make_database
 from howdah.core.db.embedded import EmbeddedPostgres
 from howdah.core.db.migrate import migrate
-from howdah.core.errors import Stopped, UpRefused
+from howdah.core.errors import SettingInvalid, Stopped, UpRefused
 from howdah.core.settings import Settings
 from howdah.up.children import Children
 from howdah.up.directory import DataDirectory
@@ -64,6 +64,7 @@ def run(*, port: int, directory: Path, worker_count: int, is_demo: bool) -> int:
     try:
         # Before anything is started: a wrong setting or a busy port should cost nobody a second.
         Settings.from_env(os.environ, database_url="postgresql:///")
+        _refuse_decided(os.environ)
         port = _free_port(port)
         data = DataDirectory(directory)
         data.claim()
@@ -113,6 +114,7 @@ class Up:
         for number in range(1, self._worker_count + 1):
             children.add(f"worker-{number}", "worker", self._data.log_file(f"worker-{number}"))
         self._await_api(children)
+        self._await_workers(children, key)
         self._greet(key)
         if is_demo:
             self._start_demo(key)
@@ -167,6 +169,20 @@ class Up:
                 self._stop.check()
             self._tend(children)
 
+    def _await_workers(self, children: Children, key: str) -> None:
+        """Wait until every worker has imported its handlers and is registered, or one refuses to start.
+
+        One that only takes long, say for large modules, does not keep the others from being used.
+        """
+        deadline = time.monotonic() + _READY_S_MAX
+        while len(_live_workers(self._url, key) & children.pids("worker")) < self._worker_count:
+            if time.monotonic() > deadline:
+                self._screen.say("not every worker is ready yet; their logs may tell why")
+                return
+            if self._stop.wait(_TICK_S / 2):
+                self._stop.check()
+            self._tend(children)
+
     def _tend(self, children: Children) -> None:
         if self._server is not None and self._server.is_owner and not self._server.is_running():
             self._screen.say(f"PostgreSQL ended; starting it again (its log is {self._server.log_file})")
@@ -216,12 +232,28 @@ def _environment(inherited: Mapping[str, str], port: int) -> dict[str, str]:
         "HOWDAH_CALLBACK_ALLOW_CIDRS": ranges,
         "HOWDAH_LOG_FORMAT": "json",
     }
-    # One port cannot serve several processes; and the API must be where we say it is.
-    for variable in ("HOWDAH_METRICS_PORT", "HOWDAH_API_SOCKET"):
-        environment.pop(variable, None)
     if not environment.get("HOWDAH_DATABASE_URL", "").strip():
         environment.pop("HOWDAH_DATABASE_URL", None)
     return environment
+
+
+def _refuse_decided(inherited: Mapping[str, str]) -> None:
+    """Refuse settings that cannot count here, rather than pass them by in silence.
+
+    Raises:
+        SettingInvalid: One of them is set.
+    """
+    for variable in ("HOWDAH_API_HOST", "HOWDAH_API_PORT", "HOWDAH_API_SOCKET"):
+        if inherited.get(variable, "").strip():
+            raise SettingInvalid(
+                variable, "must be unset for howdah up, which listens on 127.0.0.1; choose with --port"
+            )
+    if inherited.get("HOWDAH_METRICS_PORT", "").strip() not in ("", "0"):
+        raise SettingInvalid(
+            "HOWDAH_METRICS_PORT",
+            "must be 0 or unset for howdah up: one port cannot serve its several processes. With 0 each takes a free "
+            "one, which its log names (metrics_port_opened); the API has /metrics on its own port",
+        )
 
 
 def _free_port(port: int) -> int:
@@ -239,5 +271,17 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
+
+
+def _live_workers(url: str, key: str) -> set[int]:
+    """Return the process ids of this machine's live workers; none if the API does not say."""
+    request = urllib.request.Request(f"{url}/v1/workers?limit=200", headers={"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            workers = json.load(answer)["data"]
+    except OSError:
+        return set()
+    host = socket.gethostname()
+    return {each["pid"] for each in workers if each["state"] == "live" and each["host"] == host}
