@@ -295,12 +295,15 @@ def test_cluster_is_opened_by_its_own_major_version(server_directory: Path) -> N
 def test_cluster_is_never_opened_by_another_major_version(
     server_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HOWDAH_PG_BIN of another major version is refused before PostgreSQL touches the cluster."""
+    """HOWDAH_PG_BIN of another major version is refused before PostgreSQL touches the cluster.
+
+    What to remove is said for those who would rather start anew.
+    """
     with EmbeddedPostgres(server_directory / "pg", bin_dir=find_binaries(cluster_major=17, chosen=None).bin_dir):
         pass
     monkeypatch.setenv("HOWDAH_PG_BIN", str(find_binaries(cluster_major=18, chosen=None).bin_dir))
 
-    with pytest.raises(EmbeddedUnavailable, match="made by PostgreSQL 17 and cannot be opened by 18"):
+    with pytest.raises(EmbeddedUnavailable, match=r"made by PostgreSQL 17 and cannot be opened by 18; to start .*: rm -rf /"):
         EmbeddedPostgres(server_directory / "pg").start()
 
 

@@ -180,7 +180,10 @@ def test_binaries_below_closed_directory_are_copied_once(
 
 @pytest.mark.system("root")
 def test_cluster_of_closed_directory_lies_in_system_home(closed_directory: Path, bin_dir: Path) -> None:
-    """Root's data directory below a 0700 one keeps its cluster elsewhere, says where, and changes no mode above it."""
+    """Root's data directory below a 0700 one keeps its cluster elsewhere, and changes no mode above it.
+
+    It is said where the cluster lies and how to remove it, since removing the data directory leaves it there.
+    """
     data_dir = closed_directory / "data"
     before = modes(closed_directory)
     with EmbeddedPostgres(data_dir, bin_dir=bin_dir) as server:
@@ -198,7 +201,7 @@ def test_cluster_of_closed_directory_lies_in_system_home(closed_directory: Path,
     assert len(home.name) == 16
     assert (home / "pg" / "PG_VERSION").exists()
     assert (data_dir / "pg.log").exists()
-    assert any(str(home) in notice for notice in first_notices)
+    assert any(f"rm -rf {home} {data_dir}" in notice for notice in first_notices)
     assert server.notices == []
     assert kept == (7,)
     assert modes(closed_directory) == before
@@ -227,6 +230,6 @@ def test_cluster_that_its_owner_can_no_longer_enter_is_named(server_directory: P
         pass
     parent.chmod(0o700)
 
-    with pytest.raises(EmbeddedUnavailable, match="cannot enter"):
+    with pytest.raises(EmbeddedUnavailable, match=rf"cannot enter .*: rm -rf {parent / 'pg'}$"):
         EmbeddedPostgres(parent / "pg", bin_dir=bin_dir).start()
     assert parent.stat().st_mode & 0o777 == 0o700

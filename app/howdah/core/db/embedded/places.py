@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,15 +54,24 @@ def choose_home(data_dir: Path, account: Account, notices: list[str]) -> Path:
     if home != data_dir or (home / "pg").is_dir():
         raise EmbeddedUnavailable(
             f"user id {account.uid}, who owns the cluster, cannot enter {home}; give back the permission to enter it "
-            "and the directories above it (chmod a+x)"
+            f"and the directories above it (chmod a+x), or {to_start_anew(data_dir, home)}"
         )
     home = SYSTEM_HOME / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     SYSTEM_HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
     home.mkdir(mode=0o711, exist_ok=True)
     history = "an earlier data directory of this path left it there" if (home / "pg").is_dir() else "it is new"
-    notices.append(f"the cluster lies in {home}, for the server's user cannot enter {data_dir} ({history})")
+    notices.append(
+        f"the cluster lies in {home}, for the server's user cannot enter {data_dir} ({history}); "
+        f"{to_start_anew(data_dir, home)}"
+    )
     _write_record(data_dir / "cluster", home)
     return home
+
+
+def to_start_anew(data_dir: Path, home: Path) -> str:
+    """Say how to be rid of a cluster: of one that lies elsewhere, removing the data directory leaves the data."""
+    places = " ".join(shlex.quote(str(each)) for each in dict.fromkeys((home, data_dir)))
+    return f"to start anew without its data: rm -rf {places}"
 
 
 def choose_socket_directory(data_dir: Path, home: Path, account: Account, port: int) -> Path:

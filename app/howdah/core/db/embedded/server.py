@@ -20,7 +20,7 @@ from howdah.core.db.embedded import launch
 from howdah.core.db.embedded.account import ACCOUNT_NAME, Account, choose_account, server_environment
 from howdah.core.db.embedded.binaries import find_binaries, make_reachable
 from howdah.core.db.embedded.lockfile import Postmaster, find_postmaster, read_lock_file
-from howdah.core.db.embedded.places import choose_home, choose_socket_directory, recorded_home
+from howdah.core.db.embedded.places import choose_home, choose_socket_directory, recorded_home, to_start_anew
 from howdah.core.errors import EmbeddedUnavailable
 
 if TYPE_CHECKING:
@@ -162,7 +162,12 @@ class EmbeddedPostgres:
         account = choose_account(cluster.stat() if cluster.is_dir() else None, self.notices)
         home = choose_home(self.data_dir, account, self.notices)
         cluster = home / "pg"
-        binaries = find_binaries(cluster_major=_cluster_major(cluster), chosen=self._chosen_bin_dir)
+        try:
+            binaries = find_binaries(cluster_major=_cluster_major(cluster), chosen=self._chosen_bin_dir)
+        except EmbeddedUnavailable as refusal:
+            if not cluster.is_dir():
+                raise
+            raise EmbeddedUnavailable(f"{refusal}; {to_start_anew(self.data_dir, home)}") from refusal
         self.bin_dir = binaries.bin_dir
 
         running = self._wait_for_others(cluster, deadline)
