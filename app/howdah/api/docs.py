@@ -7,13 +7,16 @@ import hashlib
 import json
 from functools import cache
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from howdah.api.openapi import describe
 from howdah.api.problems import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    # Method, path, and what the document says about them.
+    Described: TypeAlias = tuple[str, str, dict[str, Any]]
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: #a65b1f; }
@@ -48,11 +51,13 @@ def page() -> tuple[bytes, bytes]:
 
 
 def _html(document: dict[str, Any]) -> str:
-    operations = [
-        (method.upper(), path, operation)
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    ]
+    operations = _by_tag(
+        [
+            (method.upper(), path, operation)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+        ]
+    )
     schemas = document["components"]["schemas"]
     info = document["info"]
     title = escape(f"{info['title']} {info['version']}")
@@ -71,7 +76,13 @@ def _html(document: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _navigation(operations: list[tuple[str, str, dict[str, Any]]], schemas: dict[str, Any]) -> str:
+def _by_tag(operations: list[Described]) -> list[Described]:
+    """Bring what has one tag together; tags in the order in which they come first."""
+    tags = list(dict.fromkeys(operation["tags"][0] for _, _, operation in operations))
+    return sorted(operations, key=lambda each: tags.index(each[2]["tags"][0]))
+
+
+def _navigation(operations: list[Described], schemas: dict[str, Any]) -> str:
     parts, tag = ["<nav>"], ""
     for _, _, operation in operations:
         if operation["tags"][0] != tag:

@@ -108,6 +108,20 @@ class _Links(HTMLParser):
                 self.targets.add(value)
 
 
+def test_docs_page_lists_every_group_once() -> None:
+    """The menu and the page have the operations of one noun together, each of them once."""
+    text = page()[0].decode()
+    menu = text[text.index("<nav>") : text.index("</nav>")]
+    heads = re.findall("<h2>([^<]+)</h2>", menu)
+    linked = re.findall('<a href="#([a-z_]+)">', menu)
+    sections = re.findall('<section id="([a-z_]+)">', text)
+
+    assert len(set(heads)) == len(heads)
+    assert {"tasks", "queues", "workers", "tenants", "health", "schemas", "errors"} == set(heads)
+    assert linked == sections
+    assert sorted(linked) == sorted([*(operation_id(operation) for operation in OPERATIONS), "problems"])
+
+
 def test_docs_page_needs_nothing_from_anywhere() -> None:
     """No script, no third party, no link that leads nowhere; its policy allows its style alone."""
     body, policy = page()
