@@ -4,19 +4,21 @@
 event loop, the log, the port for health and metrics, and the exit code. The
 first SIGTERM or SIGINT sets `stopping`: main drains and returns. The second sets
 `stopping_fast`: main has 3 s to return without draining, then the process ends
-as it is. That deadline holds even if a handler blocks the event loop.
+as it is. That deadline holds even if a handler blocks the event loop: signals are
+heard by a thread of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import logging
 import os
 import platform
 import signal
 import sys
 import threading
+import time
 import traceback
 from enum import IntEnum
 from importlib.metadata import version
@@ -24,13 +26,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import uvloop
 
-from howdah.core import log
+from howdah.core import log, signals
 from howdah.core.errors import HandlerImportFailed, LoopFailed, SettingInvalid, StartRefused, Stopped
 from howdah.core.health import HealthServer, Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import FrameType
 
     from howdah.core.settings import Settings
 
@@ -70,8 +71,7 @@ class Service:
         self.readiness = Readiness()
         self.readiness.add("stopping", lambda: "the process is to stop" if self.stopping.is_set() else None)
         self._loop = asyncio.get_running_loop()
-        # One signal's handler may interrupt another's, so += would lose a count.
-        self._signals = itertools.count(1)
+        self._signal_count = 0
 
     def stop(self) -> None:
         """Ask for a stop, from the event loop's thread; a second call asks for a fast one."""
@@ -82,14 +82,15 @@ class Service:
             _logger.warning("fast_stop_requested")
             self.stopping_fast.set()
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal. Python runs this between two bytecodes of the main thread, also while the loop is blocked."""
-        if next(self._signals) == 2:
-            timer = threading.Timer(FAST_STOP_S_MAX, abort, (ExitCode.FAILED, "fast_stop_timed_out"))
-            timer.daemon = True
-            timer.start()
-        if not self._loop.is_closed():
+    def on_signal(self) -> None:
+        """Take a signal, in the thread that hears them; the second one's call does not return."""
+        self._signal_count += 1
+        # Once the loop is closed the process ends anyway.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.stop)
+        if self._signal_count == 2:
+            time.sleep(FAST_STOP_S_MAX)
+            abort(ExitCode.FAILED, "fast_stop_timed_out")
 
 
 def run(main: Callable[[Service], Awaitable[None]], settings: Settings, process: str) -> ExitCode:
@@ -109,7 +110,6 @@ def run(main: Callable[[Service], Awaitable[None]], settings: Settings, process:
     finally:
         # Not asyncio.Runner: it waits for the threads of plain handlers, for ever.
         loop.run_until_complete(_cancel_leftovers())
-        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
     _logger.info("process_stopped", extra={"fields": {"exit_code": code.value, "meaning": code.name.lower()}})
     return code
@@ -139,8 +139,7 @@ def abort(code: ExitCode, event: str) -> NoReturn:
 async def _serve(main: Callable[[Service], Awaitable[None]], settings: Settings, process: str) -> ExitCode:
     service = Service(settings, process)
     health = HealthServer(service.readiness)
-    for number in _SIGNALS:
-        signal.signal(number, service.on_signal)
+    signals.hear(_SIGNALS, service.on_signal)
     fields = {"version": version("howdah"), "python": platform.python_version(), "settings": repr(settings)}
     _logger.info("process_started", extra={"fields": fields})
     try:
@@ -171,9 +170,12 @@ def _code_of(error: Exception, service: Service) -> ExitCode:
 
 
 async def _cancel_leftovers() -> None:
-    """Cancel tasks that main left behind; those that ignore it are abandoned."""
+    """Cancel tasks and close generators that main left behind; those that ignore it are abandoned."""
     leftovers = asyncio.all_tasks() - {asyncio.current_task()}
     for task in leftovers:
         task.cancel()
     if leftovers:
         await asyncio.wait(leftovers, timeout=_LEFTOVERS_S_MAX)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LEFTOVERS_S_MAX):
+            await asyncio.get_running_loop().shutdown_asyncgens()

@@ -76,15 +76,15 @@ def wait_for(process: Process, word: str) -> None:
     assert process.stderr.readline() == f"{word}\n"
 
 
-def wait_until_asleep(process: Process, times: int) -> int:
-    """Wait until the main thread sleeps, having fallen asleep more often than that; return how often."""
+def wait_until_taken(process: Process, number: signal.Signals) -> None:
+    """Wait until a signal is not pending any more: a second one of its kind would be merged with it."""
 
-    def fell_asleep() -> int:
+    def is_taken() -> bool:
         status = Path(f"/proc/{process.pid}/status").read_text()
-        count = int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)[0])
-        return count if re.search(r"^State:\s+S", status, re.MULTILINE) and count > times else 0
+        pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+([0-9a-f]+)", status, re.MULTILINE)
+        return not any(int(mask, 16) & 1 << (number - 1) for mask in pending)
 
-    return eventually(fell_asleep, 10, "the main thread sleeps")
+    eventually(is_taken, 10, "the signal is taken")
 
 
 def end_of(process: Process) -> tuple[int, list[dict[str, Any]]]:
@@ -131,11 +131,8 @@ def test_second_signal_ends_a_process_whose_loop_is_blocked(start: Start) -> Non
     """A handler that blocks the event loop cannot hold up a fast stop; the log shows where it hung."""
     process = start(BLOCKED)
     wait_for(process, "up")
-    # A signal that comes between two instructions, just before the sleep, is noticed after the sleep.
-    fell_asleep = wait_until_asleep(process, 0)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    wait_until_asleep(process, fell_asleep)
     process.send_signal(signal.SIGINT)
     code, entries = end_of(process)
 
@@ -143,6 +140,54 @@ def test_second_signal_ends_a_process_whose_loop_is_blocked(start: Start) -> Non
     assert events(entries)[-1] == "fast_stop_timed_out"
     assert "time.sleep" in entries[-1]["main_thread"] or "in main" in entries[-1]["main_thread"]
     assert FAST_STOP_S_MAX - 0.5 < time.monotonic() - began < FAST_STOP_S_MAX + 5
+
+
+@pytest.mark.slow
+def test_signal_that_does_not_interrupt_a_blocking_call_is_heard_during_it(start: Start) -> None:
+    """A signal just before a blocking call, or taken by another thread, used to wait for the end of the call."""
+    process = start(
+        "import signal\n"
+        "async def main(service):\n"
+        # What the kernel then gives to other threads leaves the main thread asleep.
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "    sys.stderr.write('up\\n'); sys.stderr.flush()\n"
+        "    time.sleep(60)\n"
+    )
+    wait_for(process, "up")
+    process.send_signal(signal.SIGTERM)
+    wait_until_taken(process, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    code, entries = end_of(process)
+
+    assert code == ExitCode.FAILED
+    assert events(entries)[-1] == "fast_stop_timed_out"
+
+
+@pytest.mark.slow
+def test_child_that_a_handler_forks_has_signals_of_its_own(start: Start) -> None:
+    """Ending a forked child with SIGTERM ends the child, and does not stop its parent."""
+    process = start(
+        "import signal, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # Of forks beside threads.
+        "async def main(service):\n"
+        "    here, there = os.pipe()\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os.write(there, b'x')\n"
+        "        time.sleep(60)\n"
+        "    os.read(here, 1)\n"
+        "    os.kill(child, signal.SIGTERM)\n"
+        "    _, status = os.waitpid(child, 0)\n"
+        "    sys.stderr.write(f'{os.waitstatus_to_exitcode(status)}\\n'); sys.stderr.flush()\n"
+        "    await service.stopping.wait()\n"
+    )
+    wait_for(process, "-15")
+    process.send_signal(signal.SIGTERM)
+    code, entries = end_of(process)
+
+    assert code == ExitCode.DRAINED
+    assert events(entries) == ["process_started", "stop_requested", "process_stopped"]
 
 
 def test_main_that_returns_ends_the_process(start: Start) -> None:
