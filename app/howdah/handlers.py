@@ -3,9 +3,10 @@
 A handler is a function, async or plain, whose first parameter is the payload and
 whose second, if it has one, is the `Context`. The payload is decoded into what
 the first parameter is annotated with: a dataclass, a msgspec Struct, a
-TypedDict, `dict`, `list`, `str`, `int` and so on; `bytes` takes the JSON text as
-it is; without annotation any JSON value comes as Python has it. Types are
-strict: "5" is no int.
+TypedDict, `dict`, `list`, `str`, `int` and so on; `object`, alone or inside of
+others as in `dict[str, object]`, takes any JSON value as Python has it, and so
+does no annotation; `bytes` takes the JSON text as it is. Types are strict: "5" is
+no int.
 """
 
 from __future__ import annotations
@@ -173,6 +174,8 @@ def build(name: str, function: Callable[..., Any], timeout: timedelta | None = N
     where = _where(function)
     if not callable(function) or inspect.isclass(function):
         raise HandlerInvalid(f"{where}: a handler must be a function")
+    if inspect.ismethod(function):
+        raise HandlerInvalid(f"{where}: a handler must be a function, not a method of an object or a class")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise HandlerInvalid(f"{where}: a handler must return, it cannot yield")
     if timeout is not None and timeout.total_seconds() <= 0:
@@ -247,6 +250,11 @@ def _parameters(function: Callable[..., Any], where: str) -> tuple[inspect.Param
         raise HandlerInvalid(
             f"{where}: a handler takes the payload, or the payload and the context, not {len(positional)} parameters"
         )
+    if positional[0].name in ("self", "cls"):
+        raise HandlerInvalid(
+            f"{where}: a handler takes the payload first, and this one takes {positional[0].name}: it would be called "
+            "without an object; declare a function outside of the class, or a staticmethod"
+        )
     if len(positional) == 2 and positional[1].default not in (kinds.empty, None):
         raise HandlerInvalid(f"{where}: the second parameter is given the context, its default would never count")
     return positional[0], len(positional) == 2
@@ -284,16 +292,28 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter, wher
 def _decoder(annotation: Any, where: str) -> Callable[[bytes], Any]:
     if annotation is bytes:
         return bytes
-    wanted = Any if annotation is object else annotation
     try:
         # Refuses, at any depth, classes that msgspec could never make from JSON.
-        msgspec.json.schema_components([wanted])
-        return msgspec.json.Decoder(wanted).decode
+        msgspec.json.schema_components([annotation], schema_hook=_schema_of_object)
+        return msgspec.json.Decoder(annotation, dec_hook=_decode_object).decode
     except (TypeError, NameError, AttributeError) as error:
         raise HandlerInvalid(
             f"{where}: JSON cannot be decoded into the payload's annotation {annotation!r}; use a dataclass, "
             "a msgspec Struct, a TypedDict or a plain type, or take dict and convert it yourself"
         ) from error
+
+
+def _schema_of_object(kind: type) -> dict[str, Any]:
+    if kind is object:
+        return {"description": "any JSON value"}
+    raise NotImplementedError
+
+
+def _decode_object(kind: type, value: Any) -> Any:
+    """Leave what is annotated with `object`, which msgspec does not know, as JSON has it."""
+    if kind is object:
+        return value
+    raise NotImplementedError
 
 
 def _identity(function: Callable[..., Any]) -> tuple[object, ...]:

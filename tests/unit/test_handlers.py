@@ -72,6 +72,32 @@ class OrderDict(TypedDict):
     number: int
 
 
+class Mailer:
+    """Has methods, which no worker could call."""
+
+    def send(self, payload: int) -> None:
+        """Need an object."""
+
+    async def send_later(self, payload: int) -> None:
+        """Need an object, too."""
+
+    @classmethod
+    def make(cls, payload: int) -> None:
+        """Need the class."""
+
+    @staticmethod
+    def check(payload: int) -> int:
+        """Need nothing."""
+        return payload
+
+
+@dataclass
+class Loose:
+    """A payload with a field that may be anything."""
+
+    extra: object
+
+
 def argument(annotation: Any, payload: bytes | None) -> Any:
     """Return what a function would be called with as its payload."""
     return build("test", of(annotation)).arguments(payload, FakeContext())[0]
@@ -142,6 +168,13 @@ def test_handler_name_taken_twice_names_both_places() -> None:
         (lambda payload, *, size: None, "cannot take size"),
         (lambda payload, verbose=False: None, "default would never count"),
         (lambda payload: (yield), "cannot yield"),
+        (lambda self, payload: None, "takes self"),
+        (lambda self: None, "takes self"),
+        (lambda cls, payload: None, "takes cls"),
+        (Mailer().send, "not a method"),
+        (Mailer().send_later, "not a method"),
+        (Mailer.make, "not a method"),
+        (Mailer.send, "takes self"),
         (Order, "must be a function"),
         (3, "must be a function"),
     ],
@@ -160,6 +193,11 @@ def test_function_with_optional_extras_is_a_handler() -> None:
     def flexible(payload: int, ctx: Any = None, *, size: int = 3) -> None: ...
 
     assert build("test", flexible).takes_context
+
+
+def test_static_method_is_a_handler() -> None:
+    """What needs no object can be called without one, wherever it stands."""
+    assert build("test", Mailer.check).call((3,)) == 3
 
 
 def test_timeout_that_is_not_positive_is_refused() -> None:
@@ -191,6 +229,10 @@ def of(annotation: Any) -> Any:
         (Any, None, None),
         (object, b'"x"', "x"),
         (dict[str, Any], b'{"a": 1}', {"a": 1}),
+        (dict[str, object], b'{"a": [1, null, {"b": 2.5}]}', {"a": [1, None, {"b": 2.5}]}),
+        (dict[str, object] | None, None, None),
+        ("list[object | None]", b'[1, "x", null]', [1, "x", None]),
+        (Loose, b'{"extra": {"a": 1}}', Loose({"a": 1})),
         (list[int], b"[1]", [1]),
         (str, b'"5"', "5"),
         (int, b"5", 5),
@@ -223,6 +265,7 @@ def test_payload_is_decoded_by_the_annotation(annotation: Any, payload: bytes | 
         (int, b"true", ""),
         (dict[str, Any], None, ""),
         (dict[str, Any], b"{", ""),
+        (dict[str, object], b"[1]", ""),
         (UNANNOTATED, b'"\xff"', ""),
         (UNANNOTATED, b"[" * 100_000, ""),
         (list[int], b'[1, "2"]', "/1"),

@@ -14,7 +14,7 @@ import pytest
 import howdah
 import howdah.testing
 from howdah import handlers
-from howdah.core.errors import PayloadMismatch, ResultInvalid, TransactionUnavailable
+from howdah.core.errors import HandlerInvalid, PayloadMismatch, ResultInvalid, TransactionUnavailable
 from howdah.handlers import Registry
 from howdah.testing import FakeContext
 
@@ -87,6 +87,22 @@ def test_run_decodes_and_encodes_as_production_does() -> None:
         howdah.testing.run(lambda payload: object(), None)
     assert howdah.testing.run(lambda payload: payload, (1, 2)) == [1, 2]
     assert howdah.testing.run(lambda payload: payload, b'{"raw": true}') == {"raw": True}
+
+
+def test_run_takes_and_refuses_what_a_worker_would() -> None:
+    """A handler that passes in a test is one that a worker takes: any JSON for `object`, and no methods."""
+
+    def keys(payload: dict[str, object]) -> list[str]:
+        return sorted(payload)
+
+    class Mailer:
+        def send(self, payload: int) -> None: ...
+
+    assert howdah.testing.run(keys, {"b": [1], "a": None}) == ["a", "b"]
+    with pytest.raises(HandlerInvalid, match="not a method"):
+        howdah.testing.run(Mailer().send, 1)
+    with pytest.raises(HandlerInvalid, match="takes self"):
+        howdah.testing.run(Mailer.send, 1)
 
 
 def test_run_lets_the_handlers_error_through() -> None:
