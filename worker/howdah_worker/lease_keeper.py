@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from howdah.core.settings import Settings
-    from howdah.core.store.runs import Runs, SyncConnection
+    from howdah.core.store.runs import Runs, Statement, SyncConnection
     from howdah.core.store.workers import Workers
     from howdah_worker.executor import Executor
 
@@ -261,11 +261,7 @@ class LeaseKeeper:
         for run in overdue:
             run.stage = Stage.GONE
             run.report = run.report_of(outcome.timed_out(run.timeout_s), now - run.started_at)
-        try:
-            execute_sync(self._connection(), self._runs.fail([run.report for run in overdue]))
-        except DatabaseUnavailable:
-            # Their leases run out, and are rescued.
-            self._disconnect()
+        self._end_runs(self._runs.fail([run.report for run in overdue]))
         self.forget(overdue)
         self._hand_back(run for run in list(self._held) if run.stage is Stage.WAITING)
         assert self._executor is not None
@@ -276,8 +272,14 @@ class LeaseKeeper:
         for run in given:
             run.stage = Stage.GONE
         if given:
-            try:
-                execute_sync(self._connection(), self._runs.release([run.key for run in given]))
-            except DatabaseUnavailable:
-                self._disconnect()
+            self._end_runs(self._runs.release([run.key for run in given]))
         self.forget(given)
+
+    def _end_runs(self, statement: Statement) -> None:
+        """Record how runs ended; those of which it fails are rescued when their leases have run out."""
+        try:
+            execute_sync(self._connection(), statement)
+        except Exception as reason:
+            # Of whatever kind: this thread keeps all other leases, and must not end with it.
+            _logger.error("runs_not_ended", exc_info=reason)
+            self._disconnect()

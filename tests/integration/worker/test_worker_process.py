@@ -105,6 +105,26 @@ async def test_loop_that_answers_again_after_the_timeout_goes_on(bench: Workbenc
     assert not bench.events("loop_stuck")
 
 
+async def test_keeper_survives_a_report_that_is_refused(bench: Workbench) -> None:
+    """What PostgreSQL refuses to record for a blocked loop costs that run its outcome, and no other its lease."""
+    await bench.sql(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'refused'; END$$"
+    )
+    await bench.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON howdah.finished_runs FOR EACH ROW "
+        "WHEN (NEW.outcome = 'timed_out') EXECUTE FUNCTION public.refuse()"
+    )
+    bench.spawn(HANDLERS)
+    await ready(bench)
+    await bench.enqueue("block", 4, timeout="1s", retry={"max_attempts": 1})
+    await eventually_async(lambda: bench.events("runs_not_ended"), 15, "the report was refused")
+    [after] = await bench.enqueue("sleep", 2 * LEASE_S)
+    row = await bench.ended(after, timeout_s=30)
+
+    assert (row["outcome"], row["claim_no"]) == ("succeeded", 1)
+    assert not bench.events("lease_not_renewed")
+
+
 async def test_worker_stopped_for_longer_than_its_lease_is_refused(bench: Workbench) -> None:
     """A process that slept through its lease (SIGSTOP) records nothing late, and says so in its log."""
     process = bench.spawn(HANDLERS)
