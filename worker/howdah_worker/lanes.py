@@ -39,6 +39,10 @@ HORIZON_LAG_US: Final = 500_000
 _MISS_PAUSE_US: Final = 1_000
 _MISS_PAUSE_US_MAX: Final = 1_000_000
 
+# Places in the order of dues that mean nothing any more, beyond which they are cleared away: with a run that is
+# due next week, a busy lane leaves thousands a minute. Chosen.
+_STALE_DUES_MAX: Final = 100
+
 _NO_ID: Final = bytes(16)
 Position: TypeAlias = tuple[int, bytes]
 START: Final[Position] = (0, _NO_ID)
@@ -249,6 +253,10 @@ class LaneBook:
         elif not lane.is_ready and (lane.due is None or run_at < lane.due):
             lane.due = run_at
             heapq.heappush(self._dues, (run_at, lane.key))
+            # A lane that wakes before it is due leaves its place behind, and takes another when it sleeps again.
+            if len(self._dues) > 2 * len(self._lanes) + _STALE_DUES_MAX:
+                self._dues = [(each.due, each.key) for each in self._lanes.values() if each.due is not None]
+                heapq.heapify(self._dues)
 
     def _set_ready(self, lane: _Lane) -> None:
         lane.due = None

@@ -222,6 +222,20 @@ def test_due_run_that_cannot_be_had_is_tried_ever_more_rarely() -> None:
     assert claims < 25
 
 
+def test_lane_that_keeps_waking_before_it_is_due_takes_no_memory() -> None:
+    """A busy lane with a run that is due next week does not leave a mark for each time it was drained."""
+    lane = LaneKey(1, NORMAL)
+    book, now = book_of({lane: 1}), NOW
+    for _ in range(5_000):
+        now += 1_000
+        book.wake(lane, now, now)
+        book.claimed(book.offers(now, 1), [])
+        book.peeked(book.take_unsure(10, now), [Due(lane, NOW * 100, 900.0)], now)
+
+    assert book.next_due() == NOW * 100
+    assert len(book._dues) < 200
+
+
 def test_lane_of_an_unknown_queue_is_refused_and_of_a_gone_one_forgotten() -> None:
     """Only queues of the catalogue are claimed from."""
     lane = LaneKey(1, NORMAL)
