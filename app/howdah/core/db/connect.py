@@ -55,7 +55,14 @@ _PLANNER_SETTINGS: Final[Mapping[str, str]] = {
 }
 # Our statements count on a fresh snapshot each, and clients are shown UTC. A role or a
 # database may have other defaults. Handlers get the connection that its owner configured.
-_OWN_SETTINGS: Final[Mapping[str, str]] = {"TimeZone": "UTC", "default_transaction_isolation": "read committed"}
+# Our transactions never wait for anything but the server. One whose process is stopped, or
+# whose machine is gone, would keep its locks for hours: those of a chore, which no other
+# scheduler could do, and of runs, which rescue passes by.
+_OWN_SETTINGS: Final[Mapping[str, str]] = {
+    "TimeZone": "UTC",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "10s",
+}
 
 # When PostgreSQL is away, clients shall hear so at once; a pool of four serves hundreds
 # of queries in this time.

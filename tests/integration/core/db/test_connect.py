@@ -76,6 +76,19 @@ async def test_defaults_of_a_database_do_not_reach_our_connections(blank_databas
     assert list(handlers.values()) == ["serializable", "Asia/Tokyo", "on"]
 
 
+@pytest.mark.parametrize("purpose", ["hot", "plain", "direct"])
+async def test_transaction_of_ours_that_falls_silent_is_ended(blank_database: str, purpose: Purpose) -> None:
+    """A stopped process, or a machine that is gone, keeps no lock for long; handlers may."""
+    settings = Settings(database_url=blank_database)
+    async with await connect(settings, "test", purpose=purpose) as conn:
+        ours = await settings_of(conn, "idle_in_transaction_session_timeout")
+    async with await connect(settings, "test", purpose="handler") as conn:
+        handlers = await settings_of(conn, "idle_in_transaction_session_timeout")
+
+    assert list(ours.values()) == ["10s"]
+    assert list(handlers.values()) == ["0"]
+
+
 def test_connect_sync_sets_what_connect_sets(blank_database: str) -> None:
     """The lease keeper's thread has the same kind of connection."""
     with connect_sync(Settings(database_url=blank_database), "worker", purpose="hot") as conn:
