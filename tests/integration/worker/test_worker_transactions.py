@@ -255,3 +255,45 @@ async def test_handlers_share_few_connections(bench: Workbench) -> None:
 
     assert max(counts) <= 2
     assert len(counts) == 10
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.usefixtures("table")
+async def test_connection_comes_back_as_it_was_opened(bench: Workbench, is_async: bool) -> None:
+    """The next handler gets neither the role, settings, temporary tables nor locks of the one before."""
+    states: list[tuple[Any, ...]] = []
+    state = (
+        "SELECT current_user, coalesce(current_setting('my.secret', true), ''), to_regclass('pg_temp.scratch'),"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), pg_backend_pid()"
+    )
+    changes = (
+        "CREATE TEMP TABLE scratch ()",
+        "SET my.secret = 'x'",
+        "SELECT pg_advisory_lock(1)",
+        "GRANT howdah_readonly TO CURRENT_USER",
+        "SET ROLE howdah_readonly",
+    )
+
+    async def change_async(payload: Any, ctx: howdah.Context) -> None:
+        async with ctx.transaction() as conn:
+            states.append(await (await conn.execute(state)).fetchone())
+            for each in changes:
+                await conn.execute(each)
+            await conn.execute("SET LOCAL ROLE NONE")
+
+    def change(payload: Any, ctx: howdah.Context) -> None:
+        with ctx.transaction() as conn:
+            states.append(conn.execute(state).fetchone())
+            for each in changes:
+                conn.execute(each)
+            conn.execute("SET LOCAL ROLE NONE")
+
+    howdah.handler("change")(change_async if is_async else change)
+    await bench.start(handler_pool=1)
+    for _ in range(7):
+        [task] = await bench.enqueue("change")
+        row = await bench.ended(task)
+        assert row["outcome"] == "succeeded", row["error"]
+
+    assert len(set(states)) == 1
+    assert states[0][1] == ""

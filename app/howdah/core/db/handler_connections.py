@@ -1,8 +1,9 @@
 """The connections that handlers get through `ctx.transaction()`: few, shared, opened when they are needed.
 
 Async handlers and plain functions in threads draw on the same number. A
-connection comes back with its session settings reset; one that broke, or that
-the server closed meanwhile, is replaced.
+connection comes back as it was opened: the next handler, perhaps of another
+tenant, finds neither settings nor a role, temporary tables or advisory locks of
+the one before. One that broke, or that the server closed meanwhile, is replaced.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
 
 SyncConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+# What DISCARD ALL does, but for the prepared statements, which psycopg believes to be there. RESET ALL
+# leaves the role alone.
+_RESET: Final = (
+    "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; UNLISTEN *; "
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+
 C = TypeVar("C", bound="psycopg.AsyncConnection[Any] | psycopg.Connection[Any]")
 
 
@@ -54,7 +62,7 @@ class HandlerConnections:
                 yield conn
             finally:
                 if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
-                    await conn.execute("RESET ALL")
+                    await conn.execute(_RESET, prepare=False)
                     self._idle.append(conn)
                 else:
                     await conn.close()
@@ -75,7 +83,7 @@ class HandlerConnections:
                 yield conn
             finally:
                 if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
-                    conn.execute("RESET ALL")
+                    conn.execute(_RESET, prepare=False)
                     self._idle_sync.append(conn)
                 else:
                     conn.close()
