@@ -63,8 +63,9 @@ BEGIN
             RETURN '/http/success_statuses must be an array of 1 to 100 statuses';
         END IF;
         FOR status IN SELECT s.value FROM jsonb_array_elements(http -> 'success_statuses') AS s (value) LOOP
-            IF jsonb_typeof(status) <> 'number' OR status #>> '{}' !~ '^[1-5][0-9][0-9](\.0+)?$' THEN
-                RETURN '/http/success_statuses must hold numbers from 100 to 599';
+            -- The worker reads integers: 200.0 would end as a task that nobody can read.
+            IF jsonb_typeof(status) <> 'number' OR status #>> '{}' !~ '^[1-5][0-9][0-9]$' THEN
+                RETURN '/http/success_statuses must hold whole numbers from 100 to 599';
             END IF;
         END LOOP;
     END IF;

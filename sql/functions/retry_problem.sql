@@ -1,4 +1,5 @@
--- What is wrong with a retry policy, as "<pointer> <what is allowed>"; NULL if nothing.
+-- What is wrong with a retry policy, as "<pointer> <what is allowed>"; NULL if nothing. jsonb keeps 4.0
+-- apart from 4, and who reads max_attempts as an integer fails on it.
 CREATE OR REPLACE FUNCTION howdah.retry_problem(policy jsonb)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -31,8 +32,8 @@ BEGIN
     END LOOP;
     IF policy ? 'max_attempts' AND (
         jsonb_typeof(policy -> 'max_attempts') <> 'number'
-        OR (policy ->> 'max_attempts')::numeric <> trunc((policy ->> 'max_attempts')::numeric)
-        OR (policy ->> 'max_attempts')::numeric NOT BETWEEN 1 AND 1000
+        OR policy ->> 'max_attempts' !~ '^[0-9]{1,4}$'
+        OR (policy ->> 'max_attempts')::integer NOT BETWEEN 1 AND 1000
     ) THEN
         RETURN '/retry/max_attempts must be a whole number from 1 to 1000';
     END IF;

@@ -10,6 +10,7 @@ import pytest
 
 from howdah.core.addresses import AddressPolicy, CallbackUrl, check_url
 from howdah.core.callback_headers import check_headers
+from howdah_worker.callback_request import request_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -132,3 +133,19 @@ async def test_headers_are_judged_alike_by_sql_and_worker(
     found = await _problem(conn, {"url": "https://example.com", "headers": headers})
 
     assert (found is None) == (check_headers(headers) == [])
+
+
+@pytest.mark.parametrize("status", ["200", "599", "99", "600", "200.0", "2e2", "1e400", '"200"', "null"])
+async def test_statuses_are_judged_alike_by_sql_and_worker(conn: psycopg.AsyncConnection, status: str) -> None:
+    """What SQL lets pass the worker can read; else the task would end at its first attempt, unreadable."""
+    written = f'{{"url": "https://example.com", "success_statuses": [{status}]}}'
+    cursor = await conn.execute(
+        "SELECT http::text, howdah.http_problem(http, false) FROM (SELECT %s::jsonb) AS t (http)", [written]
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    stored, problem = row
+
+    assert (problem is None) == (status in ("200", "599", "2e2"))
+    if problem is None:
+        assert request_of(stored.encode(), None, 1.0).success_statuses

@@ -118,6 +118,14 @@ async def test_retry_policy_is_allowed_in_both_or_in_neither(
         assert row[0].split(" ")[0] == expected[0].pointer
 
 
+async def test_number_that_python_takes_for_no_integer_is_refused(conn: psycopg.AsyncConnection) -> None:
+    """A failure of a task with "max_attempts": 4.0 could never be recorded: its text is no integer."""
+    row = await (await conn.execute("""SELECT howdah.retry_problem('{"max_attempts": 4.0}')""")).fetchone()
+
+    assert row is not None
+    assert row[0].startswith("/retry/max_attempts ")
+
+
 async def test_id_time_and_floor_are_the_same_in_both(conn: psycopg.AsyncConnection) -> None:
     """Partitions are cut where Python says, and the time of an id reads the same."""
     instant = datetime(2026, 5, 1, 12, 30, 15, 123_999, tzinfo=UTC)
