@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "HOWDAH_"
 # Read elsewhere: by the embedded server, and by the test suite.
-KNOWN_OTHERS: Final = frozenset({"HOWDAH_PG_BIN", "HOWDAH_PG_USER"})
+KNOWN_OTHERS: Final = frozenset({"HOWDAH_PG_BIN"})
 KNOWN_OTHER_PREFIXES: Final = ("HOWDAH_TEST_",)
+# Of the names without their prefix, which all share. Chosen: a letter wrong, missing or too many passes,
+# and so do words in another order; names that only have a word in common do not.
+_NEAR: Final = 0.7
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -170,7 +173,7 @@ class Settings:
         reader.seconds(3, 3_600),
         15.0,
         "How long a run stays with a worker that is not heard of; renewed while it works.",
-        processes="worker, scheduler",
+        processes="worker",
         default_text="15",
     )
     drain_s: float = _setting(
@@ -286,6 +289,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             continue
         if _SERVICE_LINK.search(variable) or _SERVICE_LINK_VALUE.match(environ[variable]):
             continue
-        near = difflib.get_close_matches(variable, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; docs/reference/settings.md lists all of them"
+        names = [each.removeprefix(PREFIX) for each in known]
+        near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=_NEAR)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; docs/reference/settings.md lists all of them"
         raise SettingInvalid(variable, f"is not a setting of Howdah{hint}")
