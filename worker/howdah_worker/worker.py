@@ -46,6 +46,7 @@ from howdah_worker.drain import drain
 from howdah_worker.executor import Executor
 from howdah_worker.finisher import Finisher
 from howdah_worker.lease_keeper import LeaseKeeper
+from howdah_worker.open_files import raise_limit
 from howdah_worker.run_context import Surroundings
 from howdah_worker.tally import TallySheet
 from howdah_worker.transaction import Transactions
@@ -85,6 +86,7 @@ async def serve(service: Service) -> None:
     settings, stop = service.settings, service.stopping
     registry = load_handlers(settings.handlers)
     _tune_garbage_collection()
+    _logger.info("open_files_limited", extra={"fields": {"count_max": raise_limit()}})
     clock = DatabaseClock()
     report = await retry_forever(
         lambda: check_server(settings, PROCESS, clock, connection_count=CONNECTIONS + settings.handler_pool),
