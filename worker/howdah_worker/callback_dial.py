@@ -258,8 +258,8 @@ class VettedConnector(aiohttp.TCPConnector):
             ttl_dns_cache=NAME_CACHE_S,
             dns_cache_max_size=NAME_CACHE_COUNT_MAX,
         )
-        # aiohttp has no public way to choose the protocol. If the name of this
-        # attribute changes, the tests with floods and unasked answers fail.
+        # aiohttp has no public way to choose the protocol. A release without this
+        # attribute would go on without our limits, so pyproject.toml bounds the release.
         handler = partial(AnswerHandler, loop=self._loop, bytes_max=body_bytes_max + _OVERHEAD_BYTES_MAX)
         self._factory = cast("partial[ResponseHandler]", handler)
 

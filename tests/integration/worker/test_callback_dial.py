@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from howdah.core.addresses import AddressPolicy
 from howdah_worker import callback_dial
-from howdah_worker.callback_dial import BlockedAddress, VettedConnector, system_lookup
+from howdah_worker.callback_dial import AnswerHandler, BlockedAddress, VettedConnector, system_lookup
 from tests.fix_callback import make_client, make_context, make_request
 from tests.fix_hostile import listen
 from tests.fix_wait import eventually_async
@@ -35,6 +36,13 @@ async def outside(hostile: HostileServer) -> AsyncIterator[HostileServer]:
     """A receiver outside, on the port of the one inside: only the address tells them apart."""
     async with listen(OUTSIDE, hostile.port) as server:
         yield server
+
+
+async def test_connector_of_aiohttp_makes_protocols_where_ours_does() -> None:
+    """Our limits on answers are put in place through a private name, which must be the one that aiohttp uses."""
+    async with aiohttp.TCPConnector() as theirs, VettedConnector(AddressPolicy(), system_lookup, 1) as ours:
+        assert type(theirs._factory()) is ResponseHandler
+        assert type(ours._factory()) is AnswerHandler
 
 
 async def connections(server: HostileServer) -> int:
