@@ -1,18 +1,22 @@
 """Metrics and their reference page."""
 
 import math
+import re
 import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from howdah.core import metrics
 from howdah.core.metrics import REGISTRY, BatchHistogram
 
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
+ROOT = Path(__file__).parents[3]
+REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
+KINDS = (BatchHistogram, Counter, Gauge, Histogram)
 BOUNDS = (0.5, 1.0, 2.0)
 
 
@@ -95,6 +99,17 @@ def test_reference_page_lists_every_metric() -> None:
                 )
 
     assert rows == expected
+
+
+def test_every_metric_is_set_somewhere() -> None:
+    """A metric that no code sets would be read as zero, and as good news."""
+    files = [path for name in ("app", "worker", "scheduler") for path in (ROOT / name).rglob("*.py")]
+    code = "".join(path.read_text() for path in files)
+    kept = [name for name, value in vars(metrics).items() if name.isupper() and isinstance(value, KINDS)]
+    setting = r"metrics\.{}(\.labels\([^()]*(\([^()]*\)[^()]*)*\))?\.(inc|dec|set|observe|observe_many)\b"
+
+    assert len(kept) > 20
+    assert [name for name in kept if not re.search(setting.format(name), code)] == []
 
 
 def test_labels_have_few_values() -> None:
