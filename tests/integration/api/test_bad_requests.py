@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from howdah.api.call import Call
@@ -105,6 +107,36 @@ async def test_method_that_is_not_allowed_names_those_that_are(api: Api, method:
 
     assert_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00\x01\x00\r\n", b"BREW /v1/tasks HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["TLS", "method"]
+)
+async def test_what_is_no_http_is_refused_in_plain_text(api: Api, sent: bytes) -> None:
+    """As documented: the parser answers before the API could, in few words, and closes; nginx does it better."""
+    head, _, body = (await api.raw(sent)).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: text/plain" in head
+    assert body == b"Invalid HTTP request received."
+    assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_half_of_a_head_takes_no_place_among_requests(api: Api) -> None:
+    """As documented: it costs a connection, which nginx would end, and nobody's turn."""
+    writers = []
+    for _ in range(50):
+        _, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(b"GET /v1/tasks HTTP/1.1\r\nHost:")
+        await writer.drain()
+        writers.append(writer)
+    answer = await api.get("/v1/ping")
+
+    assert answer.status_code == 200
+    assert api.backend.gate.call_count == 0
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_fault_of_ours_says_nothing_about_us(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
