@@ -6,10 +6,11 @@ PYTEST := $(PYTHON) -m pytest -n 2
 # For example: make test-db PG=15, make test ARGS="--require-system".
 PG ?= 18
 ARGS ?=
+BENCHES ?= enqueue http_post drain latency end_to_end backlog lanes held_snapshot retention recovery idle
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 
-.PHONY: help setup fmt lint type imports check test test-db test-all test-bench migrate schema run-api run-worker run-scheduler bench lock dist clean
+.PHONY: help setup fmt lint type imports check test test-db test-all test-bench migrate schema run-api run-worker run-scheduler bench bench-big lock dist clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,8 +61,12 @@ run-worker: setup ## Run one worker process on HOWDAH_DATABASE_URL
 run-scheduler: setup ## Run one scheduler process on HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah scheduler
 
-bench: setup ## Measure drain, latency and idle cost, beside bare SQL
-	for name in drain latency idle; do .venv/bin/python bench/$$name.py || exit; done
+bench: setup ## Measure everything, beside bare SQL (ten minutes)
+	for name in $(BENCHES); do echo "== $$name"; .venv/bin/python bench/$$name.py || exit; done
+
+bench-big: setup ## Measure with ten million rows (half an hour, 20 GB)
+	.venv/bin/python bench/backlog.py --sizes 100000,10000000
+	.venv/bin/python bench/retention.py --n 10000000 --seconds 60
 
 lock: ## Pin the newest allowed requirements (needs uv)
 	$(UV_COMPILE) --upgrade pyproject.toml -o requirements.lock

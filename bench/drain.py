@@ -1,58 +1,102 @@
-"""How fast one worker process drains a backlog of no-op handler tasks, against bare SQL in the same sitting."""
+"""How fast worker processes drain a backlog, against bare SQL in the same sitting.
+
+For each kind of target: `noop` is an async handler that does nothing, `plain` a
+function that runs in threads, `callback` an HTTP request to a local receiver.
+"""
 
 from __future__ import annotations
 
-import time
+import contextlib
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from bare_sql import best
-from rig import cpu_s, open_rig, parser, report, rss_mb, until
+from meter import LOOK_S, Meter
+from rig import BENCH, open_rig, parser, report, rss_mb, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rig import Rig
 
+# The others are slower: so many times fewer tasks take about as long.
+FEWER = {"noop": 1, "plain": 5, "callback": 10}
 
-def measure(rig: Rig, count: int, workers: int = 1, handler: str = "bench.noop") -> dict[str, float]:
-    """Drain `count` tasks; the time runs from the first finish seen to the last.
 
-    The tasks finished before the first look do not count, so that neither the
-    start of the process nor its imports are measured.
+def drain(rig: Rig, count: int, *, workers: int = 1, **environment: str) -> dict[str, float]:
+    """Let workers finish `count` of the tasks that wait, and return their rate, costs and memory.
+
+    The time runs from the first finish seen to the last. What was finished before
+    the first look does not count, so that neither the start of a process nor its
+    imports are measured.
     """
-    rig.seed(count, handler)
-    with rig.connect() as conn:
+    with rig.connect() as conn, contextlib.ExitStack() as running:
+        before = Meter(conn).finished()
+        pids = [running.enter_context(rig.worker(**environment)).pid for _ in range(workers)]
+        meter = Meter(conn, pids)
+        until(lambda: meter.finished() > before, 60, "the worker starts", LOOK_S)
+        first = meter.read()
+        until(lambda: meter.finished() >= before + count, 900, "the tasks are done", LOOK_S)
+        costs = {**meter.read().since(first), "rss_mb": max(map(rss_mb, pids))}
+        row = conn.execute(
+            "SELECT count(*) FROM howdah.finished_runs WHERE outcome NOT IN ('succeeded', 'released')"
+        ).fetchone()
+        assert row == (0,), f"{row} tasks did not succeed"
+    return costs
 
-        def left() -> int:
-            row = conn.execute("SELECT count(*) FROM howdah.runs").fetchone()
-            assert row is not None
-            return int(row[0])
 
-        wal = _wal(conn)
-        with rig.worker() as worker:
-            until(lambda: left() < count, 60, "the worker starts")
-            started, first, cpu = time.monotonic(), left(), cpu_s(worker.pid)
-            until(lambda: left() == 0, 600, "the backlog is drained")
-            elapsed = time.monotonic() - started
-            result = {
-                "per_s": first / elapsed,
-                "client_cpu_us": (cpu_s(worker.pid) - cpu) / first * 1e6,
-                "wal_bytes": (_wal(conn) - wal) / count,
-                "rss_mb": rss_mb(worker.pid),
-            }
-        row = conn.execute("SELECT count(*) FROM howdah.finished_runs WHERE outcome = 'succeeded'").fetchone()
-        assert row == (count,), f"{row} of {count} succeeded"
+def measure(rig: Rig, kind: str, count: int, workers: int, concurrency: int) -> dict[str, float]:
+    """Drain `count` tasks of a kind."""
+    with contextlib.ExitStack() as held:
+        url = f"http://127.0.0.1:{held.enter_context(receiver())}/hook" if kind == "callback" else None
+        rig.fill(count, handler=f"bench.{kind}", url=url)
+        costs = drain(
+            rig,
+            count,
+            workers=workers,
+            HOWDAH_CONCURRENCY=str(concurrency),
+            HOWDAH_CALLBACK_ALLOW_CIDRS="127.0.0.0/8",
+        )
     rig.clear()
+    return costs
+
+
+@contextlib.contextmanager
+def receiver(delay_s: float = 0.0) -> Iterator[int]:
+    """Run a receiver of callbacks and give its port."""
+    command = [sys.executable, str(BENCH / "sink.py"), "--delay", str(delay_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def middle(figures: list[float]) -> float:
+    """Return the median, the upper one of two."""
+    return sorted(figures)[len(figures) // 2]
+
+
+def compare(rig: Rig, kinds: list[str], count: int, reps: int, workers: int, concurrency: int) -> dict[str, Any]:
+    """Measure each kind in turn with bare SQL, `reps` times; the round of the middle ratio counts."""
+    rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    for _ in range(reps):
+        bare = best(rig, count)
+        for kind, made in rounds.items():
+            costs = measure(rig, kind, count // FEWER[kind], workers, concurrency)
+            made.append({"bare_sql_per_s": bare, **costs, "ratio": costs["per_s"] / bare})
+    result: dict[str, Any] = {}
+    for kind, made in rounds.items():
+        counted = sorted(made, key=lambda each: each["ratio"])[len(made) // 2]
+        result |= {f"{kind}_{name}": figure for name, figure in counted.items()}
     return result
 
 
-def _wal(conn: Any) -> int:
-    return int(conn.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()[0])
-
-
 if __name__ == "__main__":
-    options = parser(__doc__ or "", n=100_000, reps=3, handler="bench.noop").parse_args()
-    with open_rig(options.url) as opened:
-        pairs = [
-            (best(opened, options.n), measure(opened, options.n, handler=options.handler)) for _ in range(options.reps)
-        ]
-    bare, ours = sorted(pairs, key=lambda pair: pair[1]["per_s"] / pair[0])[len(pairs) // 2]
-    report({"bare_sql_per_s": bare, **ours, "ratio": ours["per_s"] / bare}, as_json=options.json)
+    arguments = parser(__doc__ or "", n=100_000, reps=3, kinds="noop,plain,callback", workers=1, concurrency=100)
+    given = arguments.parse_args()
+    with open_rig(given.url) as opened:
+        figures = compare(opened, given.kinds.split(","), given.n, given.reps, given.workers, given.concurrency)
+    report(figures, as_json=given.json)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import struct
 import time
 from typing import Any
 
@@ -27,5 +29,9 @@ _starts = (
 
 @howdah.handler("bench.mark")
 async def mark(payload: dict[str, float]) -> None:
-    """Record how long after `payload["at"]` (CLOCK_MONOTONIC seconds of this machine) it started."""
-    os.write(_starts, f"{time.monotonic() - payload['at']:.6f}\n".encode())
+    """Record how long after `at` (seconds of this machine's monotonic clock) it started; last until `until`."""
+    now = time.monotonic()
+    # Two doubles, written at once: processes share the file.
+    os.write(_starts, struct.pack("dd", now, now - payload["at"]))
+    if "until" in payload:
+        await asyncio.sleep(payload["until"] - now)

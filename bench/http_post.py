@@ -8,15 +8,12 @@ sent, and the number of stored tasks is compared with the number of answers.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import tempfile
-import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rig import BENCH, PAYLOAD, open_rig, parser, report, until
+from rig import BENCH, PAYLOAD, open_rig, parser, report
 
 if TYPE_CHECKING:
     from rig import Rig
@@ -24,27 +21,14 @@ if TYPE_CHECKING:
 
 def measure(rig: Rig, connections: int, seconds: float, rounds: int) -> dict[str, Any]:
     """Return requests per second of both routes, their ratio, and the latency of creates."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    created = subprocess.run(
-        [sys.executable, "-m", "howdah", "key", "create", "--name", "bench"],
-        env=rig.environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    [key] = [word for word in created.split() if word.startswith("hwd_")]
     body = json.dumps({"queue": "bench", "handler": "bench.noop", "payload": json.loads(PAYLOAD)})
     best: dict[str, dict[str, Any]] = {}
     created_count = 0
-    with rig.process("api", HOWDAH_API_PORT=str(port)), tempfile.TemporaryDirectory() as directory:
-        until(lambda: _is_ready(port), 30, "the API is ready")
-        routes = {"ping": _request("GET", "/v1/ping", key), "post": _request("POST", "/v1/tasks", key, body)}
+    with rig.api() as api:
+        routes = {"ping": request("GET", "/v1/ping", api.key), "post": request("POST", "/v1/tasks", api.key, body)}
         for number in range(rounds + 1):
-            for name, request in routes.items():
-                (Path(directory) / name).write_bytes(request)
-                run = _load(port, Path(directory) / name, connections, seconds if number else 0.5)
+            for name, message in routes.items():
+                run = load(api.port, message, connections, seconds if number else 0.5)
                 wanted = {"ping": "200", "post": "201"}[name]
                 if set(run["statuses"]) != {wanted} or run["lost"]:
                     raise SystemExit(f"{name} was answered {run['statuses']}, {run['lost']} connections were lost")
@@ -66,26 +50,23 @@ def measure(rig: Rig, connections: int, seconds: float, rounds: int) -> dict[str
     }
 
 
-def _request(method: str, path: str, key: str, body: str = "") -> bytes:
+def request(method: str, path: str, key: str, body: str = "") -> bytes:
+    """Return the bytes of a request that carries a key."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n{body}".encode()
 
 
-def _load(port: int, request: Path, connections: int, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, str(BENCH / "http_load.py"), "--port", str(port), "--request", str(request)]
-    command += ["--connections", str(connections), "--seconds", str(seconds)]
-    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def load(port: int, message: bytes, connections: int, seconds: float) -> dict[str, Any]:
+    """Send a request again and again over so many connections, from a process of its own; returns what it counted."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(message)
+        file.flush()
+        command = [sys.executable, str(BENCH / "http_load.py"), "--port", str(port), "--request", file.name]
+        command += ["--connections", str(connections), "--seconds", str(seconds)]
+        result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return result
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def main() -> None:

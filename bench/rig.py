@@ -1,7 +1,7 @@
 """What every benchmark needs: a server, a fresh database, processes of Howdah, and honest numbers.
 
 The server is an embedded one with `fsync` on, made for the run and thrown away,
-or the one that `--url` names (a role that may create databases). Everything runs
+or the one that `--url` names (a superuser; pg_stat_statements must be loaded). Everything runs
 on this machine, so a figure means "with producer, worker and PostgreSQL on these
 cores"; compare figures of one sitting only.
 """
@@ -12,15 +12,18 @@ import argparse
 import contextlib
 import json
 import os
-import resource
+import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -30,7 +33,7 @@ from howdah.core.db.embedded import EmbeddedPostgres
 from howdah.core.db.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 BENCH = Path(__file__).resolve().parent
 SERVER_OPTIONS = {
@@ -46,11 +49,19 @@ PAYLOAD = '{"n": 12345, "to": "somebody@example.com", "text": "a payload of abou
 def parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--url", help="server to use: a role that may create databases (default: an embedded server)")
+    made.add_argument("--url", help="server to use, with pg_stat_statements: a superuser (default: an embedded server)")
     made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     for name, default in defaults.items():
         made.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     return made
+
+
+class Api(NamedTuple):
+    """A running API process, and a key of the tenant `default` that may do everything."""
+
+    port: int
+    key: str
+    pid: int
 
 
 @dataclass
@@ -66,7 +77,7 @@ class Rig:
 
     @contextlib.contextmanager
     def process(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run `howdah <arguments>` until the block ends; it is then stopped with SIGTERM."""
+        """Run `howdah <arguments>` until the block ends; it is then stopped with SIGTERM, unless it was killed."""
         with tempfile.TemporaryFile() as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "howdah", *arguments],
@@ -85,13 +96,34 @@ class Rig:
                 log.seek(0)
                 sys.stderr.write(log.read().decode(errors="replace")[-4000:])
                 raise
-            if code != 0:
+            if code not in (0, -signal.SIGKILL):
                 log.seek(0)
                 raise SystemExit(f"howdah {arguments[0]} exited {code}:\n{log.read().decode(errors='replace')[-4000:]}")
 
     def worker(self, **environment: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
         """Run a worker with the handlers of `bench/handlers.py`."""
         return self.process("worker", **{"HOWDAH_HANDLERS": "handlers", **environment})
+
+    def command(self, *arguments: str) -> str:
+        """Run `howdah <arguments>` to its end and return what it printed."""
+        return subprocess.run(
+            [sys.executable, "-m", "howdah", *arguments],
+            env=self.environment(),
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+
+    @contextlib.contextmanager
+    def api(self) -> Iterator[Api]:
+        """Run one API process that is ready to serve."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        [key] = [word for word in self.command("key", "create", "--name", "bench").split() if word.startswith("hwd_")]
+        with self.process("api", HOWDAH_API_PORT=str(port)) as process:
+            until(lambda: _is_ready(port), 30, "the API is ready")
+            yield Api(port, key, process.pid)
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Return the environment of a process of Howdah on this database."""
@@ -116,6 +148,51 @@ class Rig:
         assert row is not None
         return int(row[0])
 
+    def fill(
+        self, count: int, *, queues: int = 1, handler: str = "bench.noop", url: str | None = None, settle: bool = True
+    ) -> list[int]:
+        """Store waiting tasks straight into the tables, a million at a time.
+
+        Args:
+            count: How many.
+            queues: Over how many queues they are spread.
+            handler: What runs them, unless they are callbacks.
+            url: Where they call back to.
+            settle: Vacuum the tables and write everything out, so that nothing of this is done while measuring.
+
+        Returns:
+            The ids of the queues.
+        """
+        text = (BENCH / "bare_enqueue.sql").read_text().replace("%", "%%")
+        statement = re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", text)
+        with self.connect() as conn:
+            variables = self.variables(conn, queues, handler, url)
+            for start in range(0, count, 1_000_000):
+                conn.execute(statement, {**variables, "batch": min(1_000_000, count - start)})
+            if settle:
+                conn.execute("VACUUM (ANALYZE) howdah.runs, howdah.tasks")
+                conn.execute("CHECKPOINT")
+        return [int(each) for each in variables["queue_ids"].strip("{}").split(",")]
+
+    def variables(
+        self, conn: psycopg.Connection, queues: int = 1, handler: str = "bench.noop", url: str | None = None
+    ) -> dict[str, str]:
+        """Make the names that tasks need, and return the variables of bare_enqueue.sql."""
+        names = [f"bench{number}" for number in range(queues)]
+        conn.execute("SELECT howdah.make_names(1, %s::text[], %s::text[])", [names, [handler]])
+        row = conn.execute(
+            "SELECT array_agg(q.id)::text, (SELECT t.id FROM howdah.targets AS t WHERE t.handler = %s)::text "
+            "FROM howdah.queues AS q WHERE q.name = ANY (%s)",
+            [handler, names],
+        ).fetchone()
+        assert row is not None
+        return {
+            "queue_ids": row[0],
+            "target_id": "0" if url else row[1],
+            "http": json.dumps({"url": url}) if url else "none",
+            "payload": PAYLOAD,
+        }
+
     def clear(self) -> None:
         """Remove all work, so that the next measurement starts like the first."""
         with self.connect() as conn:
@@ -133,23 +210,27 @@ def open_rig(url: str | None) -> Iterator[Rig]:
             assert server.bin_dir is not None
             admin_url, bin_dir = server.dsn("postgres"), server.bin_dir
         else:
-            admin_url, bin_dir = url, Path("/usr/bin")
+            admin_url, bin_dir = url, Path(os.environ.get("HOWDAH_PG_BIN") or "/usr/bin")
         name = f"howdah_bench_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(admin_url, autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             own_url = urlsplit(admin_url)._replace(path=f"/{name}").geturl()
             migrate(own_url)
+            with psycopg.connect(own_url, autocommit=True) as conn:
+                conn.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public")
             yield Rig(own_url, bin_dir)
         finally:
             with psycopg.connect(admin_url, autocommit=True) as admin:
                 admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used so far (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _is_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def rss_mb(pid: int) -> float:
@@ -175,8 +256,8 @@ def report(result: dict[str, Any], *, as_json: bool) -> None:
         print(f"{name:32} {value:,.3f}" if isinstance(value, float) else f"{name:32} {value:,}")
 
 
-def until(condition: Any, timeout_s: float, what: str) -> None:
-    """Wait for a condition, looking every 5 ms.
+def until(condition: Callable[[], bool], timeout_s: float, what: str, look_s: float = 0.005) -> None:
+    """Wait for a condition, looking every `look_s` seconds.
 
     Raises:
         TimeoutError: It did not come true in time.
@@ -185,10 +266,4 @@ def until(condition: Any, timeout_s: float, what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)
-        time.sleep(0.005)
-
-
-def children_cpu_s() -> float:
-    """Seconds of CPU that ended children used."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+        time.sleep(look_s)
