@@ -22,7 +22,7 @@ from howdah.core.db.connect import connect, open_pool
 from howdah.core.db.errors import translated
 from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
-from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
+from howdah.core.errors import DatabaseUnavailable, ServerRefused, StorageUnavailable
 from howdah.core.ids import IdMint
 from howdah.core.store.server import Server, within_limits
 
@@ -76,6 +76,7 @@ class Database:
         self._server = Server(settings.schema)
         self._pool: ConnectionPool | None = None
         self._fault: str | None = "PostgreSQL has not answered since the start"
+        self._was_found = False
         self._found = asyncio.Event()
         self._doubted = asyncio.Event()
         self._looked = asyncio.Event()
@@ -182,7 +183,7 @@ class Database:
         """Keep looking until cancelled.
 
         Raises:
-            StartRefused: This process must not go on: the server or its schema does not fit (any more).
+            StartRefused: This process must not go on: the first server, or a schema, does not fit.
         """
         self._pool = await open_pool(self.settings, "api", self.settings.api_pool)
         try:
@@ -214,7 +215,10 @@ class Database:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_EVERY_S):
                             await self._doubted.wait()
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, ServerRefused) as error:
+            # Of a server that was good before, a refusal means a failover on its way: a standby answers.
+            if isinstance(error, ServerRefused) and not self._was_found:
+                raise
             metrics.DATABASE_RETRIES.labels("look").inc()
             self._lose(str(error))
 
@@ -231,6 +235,7 @@ class Database:
     def _find(self) -> None:
         if self._fault is not None:
             self._fault = None
+            self._was_found = True
             after_s = round(time.monotonic() - self._lost_at, 2)
             _log.info("database_found", extra={"fields": {"after_s": after_s}})
         self._found.set()
@@ -239,13 +244,15 @@ class Database:
     def _lose(self, reason: str) -> None:
         now = time.monotonic()
         if self._fault is None:
-            self._fault, self._lost_at, self._logged_at = reason, now, now
+            self._lost_at, self._logged_at = now, now
             self._found.clear()
             _log.warning("database_lost", extra={"fields": {"reason": reason}})
         elif now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
             away_s = round(now - self._lost_at, 1)
             _log.warning("database_away", extra={"fields": {"reason": reason, "away_s": away_s}})
+        # Readers of /readyz want to know why it is away now.
+        self._fault = reason
         self._end_look()
 
     def _end_look(self) -> None:

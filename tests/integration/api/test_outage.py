@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import psycopg
 import pytest
+from psycopg import sql
 
 from howdah.api.main import create_app, listen, make_server
 from howdah.core.db.migrate import migrate
@@ -260,3 +261,27 @@ async def test_outage_of_one_connection_is_no_outage(database: str) -> None:
 
         assert {answer.status_code for answer in answers} <= {201, 503}
         assert {answer.status_code for answer in later} == {201}
+
+
+async def test_failover_through_a_standby_is_an_outage_and_no_end(database: str) -> None:
+    """A server that is read-only for a while is answered for with 503; the process goes on when it may write again."""
+    name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(database)["dbname"])
+    async with (
+        serving(database) as api,
+        await psycopg.AsyncConnection.connect(database, autocommit=True) as dba,
+    ):
+        for is_read_only in ("on", "off"):
+            await dba.execute("SET default_transaction_read_only = off")
+            setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+            await dba.execute(setting.format(name, sql.SQL(is_read_only)))
+            await dba.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'howdah-api' AND datname = current_database()"
+            )
+            if is_read_only == "on":
+                await eventually_async(lambda: "read-only" in (api.backend.database.fault or ""), 5, "it is noticed")
+                assert_problem(await api.post("/v1/tasks", TASK), 503, "storage_unavailable")
+        await eventually_async(lambda: api.backend.database.fault is None, 5, "the primary is found")
+        answer = await api.post("/v1/tasks", TASK)
+
+        assert answer.status_code == 201
