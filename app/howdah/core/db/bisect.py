@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 from psycopg import errors
 
-from howdah.core.db.errors import is_disconnect, is_missing_partition, is_retryable, is_storage_full
+from howdah.core.db.errors import is_disconnect, is_retryable, is_storage_full
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,7 +39,7 @@ async def bisected(
         conn: Any; inside a transaction the whole becomes a savepoint of it.
         items: The batch, in the order in which results are returned.
         attempt: One statement for a part of the batch; returns one result for each item.
-        failed: Makes the result of an item that cannot be applied.
+        failed: Makes the result of an item that cannot be applied, or raises if it concerns all.
 
     Raises:
         psycopg.Error: The error is nobody's fault: the connection is lost, the server
@@ -72,7 +72,7 @@ async def _halved(
 
 def concerns_all(error: psycopg.Error) -> bool:
     """Tell whether an error has nothing to do with the items of the batch, so that halving it is in vain."""
-    if is_disconnect(error) or is_storage_full(error) or is_missing_partition(error) or is_retryable(error):
+    if is_disconnect(error) or is_storage_full(error) or is_retryable(error):
         return True
     # The same time would be spent with each half again.
     return isinstance(error, errors.QueryCanceled)

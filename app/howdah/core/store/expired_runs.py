@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psycopg
 
 from howdah.core.db.bisect import concerns_all
-from howdah.core.db.errors import is_missing_partition
 from howdah.core.db.queries import load
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ class ExpiredRuns:
             async with conn.transaction():
                 rescued = await self._fail(conn, runs, error)
         except psycopg.Error as refusal:
-            # A missing partition is the fault of single runs here: those of its day.
-            if concerns_all(refusal) and not is_missing_partition(refusal):
+            if concerns_all(refusal):
                 raise
             if len(runs) == 1:
                 return [], [Unrescued(runs[0], str(refusal))]

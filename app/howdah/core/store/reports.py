@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 from howdah.core.db.bisect import bisected, concerns_all
-from howdah.core.db.errors import retrying, translated
+from howdah.core.db.errors import is_missing_partition, retrying, translated
 from howdah.core.model import LeaseKey, Rearmed
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Recorded:
         already: Leases whose outcome had been recorded as reported: a repeat after a lost answer.
         refused: Leases that were not held any more, with what history has for them, if anything.
         replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
-        unrecorded: Reports that could not be recorded at all, with the reason.
+        unrecorded: Reports that could not be recorded at all, with the reason: their leases run out. So it is
+            where history has no partition for the task's day, and rescue waits until there is one.
     """
 
     rearmed: list[Rearmed] = field(default_factory=list)
@@ -167,6 +168,10 @@ class _Batch:
         return [None] * len(part)
 
     def _replace(self, replaced: list[Report], report: Report, error: psycopg.Error) -> None:
+        if is_missing_partition(error):
+            # No other outcome of a task of that day can be stored either.
+            self._leave_out(report, error)
+            return
         reason = str(error)[:_MESSAGE_CHARS_MAX]
         text = msgspec.json.encode({"type": "result_invalid", "message": f"the result cannot be stored: {reason}"})
         replaced.append(report._replace(outcome="failed", result=None, error=text, response_body=None, retryable=False))
