@@ -1,9 +1,9 @@
--- A task with everything a client may see of it; its state is read from where its row is.
--- params: tenant_id; id.
--- returns: one row or none.
+-- Tasks with everything that a client may see of them; their state is read from where their rows are.
+-- params: tenant_id; ids; is_whole: with payload and result, which lists leave out.
+-- returns: one row for each that exists, newest first.
 -- index: tasks_pkey, runs_pkey, finished_runs_pkey, dead_letters_pkey
 SELECT
-    t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.retry, t.payload, t.traceparent,
+    t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.retry, t.traceparent,
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s,
     howdah.task_state(t.tenant_id, t.id) AS state,
     coalesce(r.due_at, t.run_at) AS run_at,
@@ -12,9 +12,11 @@ SELECT
     howdah.retry_policy(q.retry, t.retry) ->> 'max_attempts' AS max_attempts,
     r.blocked_by,
     r.lease_expires_at, r.deadline_at, w.name AS worker, r.cancel_mode,
-    f.outcome, f.result, f.response_status, coalesce(f.finished_at, d.dead_at) AS finished_at,
+    f.response_status, coalesce(f.finished_at, d.dead_at) AS finished_at,
     coalesce(f.error, d.error, last.error) AS error,
-    d.reason AS dead_reason
+    d.reason AS dead_reason,
+    CASE WHEN %(is_whole)b::boolean THEN t.payload END AS payload,
+    CASE WHEN %(is_whole)b::boolean THEN f.result END AS result
 FROM howdah.tasks AS t
 JOIN howdah.queues AS q ON q.id = t.queue_id
 JOIN howdah.targets AS g ON g.id = t.target_id
@@ -22,7 +24,7 @@ LEFT JOIN howdah.runs AS r ON r.tenant_id = t.tenant_id AND r.task_id = t.id
 LEFT JOIN howdah.workers AS w ON w.id = r.worker_id
 LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = t.tenant_id AND d.task_id = t.id
 LEFT JOIN LATERAL (
-    SELECT h.outcome, h.result, h.response_status, h.finished_at, h.error, h.attempt, h.claim_no
+    SELECT h.result, h.response_status, h.finished_at, h.error, h.attempt, h.claim_no
     FROM howdah.finished_runs AS h
     WHERE h.tenant_id = t.tenant_id AND h.task_id = t.id AND h.is_final
     ORDER BY h.finished_at DESC
@@ -35,4 +37,5 @@ LEFT JOIN LATERAL (
     ORDER BY h.claim_no DESC
     LIMIT 1
 ) AS last ON true
-WHERE t.tenant_id = %(tenant_id)b::integer AND t.id = %(id)b::uuid
+WHERE t.tenant_id = %(tenant_id)b::integer AND t.id = ANY (%(ids)b::uuid[])
+ORDER BY t.id DESC

@@ -14,7 +14,7 @@ from psycopg.rows import namedtuple_row
 
 from howdah.core.db.arrays import Texts
 from howdah.core.db.bisect import bisected, concerns_all
-from howdah.core.db.errors import retrying, translated
+from howdah.core.db.errors import is_missing_partition, retrying, translated
 from howdah.core.db.queries import load
 from howdah.core.ids import uuid7_floor
 from howdah.core.store.raw_json import raw_json_cursor
@@ -167,7 +167,7 @@ class Tasks:
                 async with conn.transaction():
                     return {tenant_id: await self.enqueue(conn, tenant_id, each) for tenant_id, each in batches.items()}
             except psycopg.Error as error:
-                if concerns_all(error):
+                if concerns_all(error) or is_missing_partition(error):
                     raise
         async with conn.transaction():
             return {
@@ -194,16 +194,18 @@ class Tasks:
 
     async def get(self, conn: Connection, tenant_id: int, task_id: UUID) -> Any | None:
         """Return one task with everything a client may see, or None; a named tuple of the query's columns."""
-        cursor = raw_json_cursor(conn)
-        cursor.row_factory = namedtuple_row
-        await cursor.execute(load("task.get", self._schema), {"tenant_id": tenant_id, "id": task_id})
-        return await cursor.fetchone()
+        rows = await self._get(conn, tenant_id, [task_id], is_whole=True)
+        return rows[0] if rows else None
 
     async def get_many(self, conn: Connection, tenant_id: int, ids: Sequence[UUID]) -> list[Any]:
-        """Return those of the tasks that exist, newest first, without payload and result."""
+        """Return those of the tasks that exist, newest first, as `get` but with neither payload nor result."""
+        return await self._get(conn, tenant_id, ids, is_whole=False)
+
+    async def _get(self, conn: Connection, tenant_id: int, ids: Sequence[UUID], *, is_whole: bool) -> list[Any]:
         cursor = raw_json_cursor(conn)
         cursor.row_factory = namedtuple_row
-        await cursor.execute(load("task.get_many", self._schema), {"tenant_id": tenant_id, "ids": list(ids)})
+        parameters = {"tenant_id": tenant_id, "ids": list(ids), "is_whole": is_whole}
+        await cursor.execute(load("task.get", self._schema), parameters)
         return await cursor.fetchall()
 
     async def page(self, conn: Connection, tenant_id: int, wanted: Filter, *, before: UUID, row_count: int) -> Look:
@@ -288,5 +290,7 @@ def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
 
 
 def _unstorable(draft: Draft, error: psycopg.Error) -> Stored:
+    if is_missing_partition(error):
+        raise error  # It is today's, which all of them need.
     _log.error("task_unstorable", exc_info=error, extra={"fields": {"sqlstate": error.sqlstate}})
     return Stored(0, None, False, f"internal_error / {error.sqlstate}")
