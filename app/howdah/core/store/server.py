@@ -38,7 +38,6 @@ class Server:
         """Work on the installation with this schema."""
         self._now = load("server.now", schema)
         self._limit = load("server.limit", schema)
-        self._limit_session = load("server.limit_session", schema)
 
     async def sample_clock(self, conn: Connection, clock: DatabaseClock) -> None:
         """Give the clock a sample of the database's time.
@@ -56,17 +55,19 @@ class Server:
 
     async def limit(self, conn: Connection, *, statement_timeout_s: float, lock_timeout_s: float) -> None:
         """Limit the statements of this transaction, and their waits for locks; 0 means no limit."""
-        with translated():
-            await conn.execute(self._limit, _milliseconds(statement_timeout_s, lock_timeout_s))
+        await self._execute_limit(conn, statement_timeout_s, lock_timeout_s, is_local=True)
 
     async def limit_session(self, conn: Connection, *, statement_timeout_s: float, lock_timeout_s: float) -> None:
         """Limit all statements of a session, which must not be a pooler's; 0 means no limit."""
+        await self._execute_limit(conn, statement_timeout_s, lock_timeout_s, is_local=False)
+
+    async def _execute_limit(
+        self, conn: Connection, statement_timeout_s: float, lock_timeout_s: float, *, is_local: bool
+    ) -> None:
+        parameters = {
+            "statement_timeout_ms": round(statement_timeout_s * 1000),
+            "lock_timeout_ms": round(lock_timeout_s * 1000),
+            "is_local": is_local,
+        }
         with translated():
-            await conn.execute(self._limit_session, _milliseconds(statement_timeout_s, lock_timeout_s))
-
-
-def _milliseconds(statement_timeout_s: float, lock_timeout_s: float) -> dict[str, int]:
-    return {
-        "statement_timeout_ms": round(statement_timeout_s * 1000),
-        "lock_timeout_ms": round(lock_timeout_s * 1000),
-    }
+            await conn.execute(self._limit, parameters)
