@@ -101,18 +101,7 @@ class Runs:
         Returns rows (tenant_id, task_id, lease_token, queue_id, outcome) of the leases that were still held.
         """
         columns = list(zip(*reports, strict=True))
-        parameters = {
-            "tenant_ids": Int4s(columns[0]),
-            "task_ids": Uuids(columns[1]),
-            "lease_tokens": Uuids(columns[2]),
-            "outcomes": Texts(columns[3]),
-            "results": Texts(columns[4]),
-            "errors": Texts(columns[5]),
-            "response_statuses": Int2s(columns[6]),
-            "response_bodies": Texts(columns[7]),
-            "durations_s": Float4s(columns[8]),
-        }
-        return self._complete, parameters
+        return self._complete, {**_report_parameters(columns), "results": Texts(columns[4])}
 
     def fail(self, reports: Sequence[Report]) -> Statement:
         """Record attempts that failed, timed out or were lost: each is re-armed, or its task given up.
@@ -122,14 +111,7 @@ class Runs:
         """
         columns = list(zip(*reports, strict=True))
         parameters = {
-            "tenant_ids": Int4s(columns[0]),
-            "task_ids": Uuids(columns[1]),
-            "lease_tokens": Uuids(columns[2]),
-            "outcomes": Texts(columns[3]),
-            "errors": Texts(columns[5]),
-            "response_statuses": Int2s(columns[6]),
-            "response_bodies": Texts(columns[7]),
-            "durations_s": Float4s(columns[8]),
+            **_report_parameters(columns),
             "retryable": Bools(columns[9]),
             "retry_ins_s": Float8s(columns[10]),
             "counts_crash": Bools(columns[11]),
@@ -173,6 +155,20 @@ def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, 
     """
     with translated():
         return conn.cursor(binary=True).execute(*statement).fetchall()
+
+
+def _report_parameters(columns: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return what every report says; `columns` are in the order of `Report`'s fields."""
+    return {
+        "tenant_ids": Int4s(columns[0]),
+        "task_ids": Uuids(columns[1]),
+        "lease_tokens": Uuids(columns[2]),
+        "outcomes": Texts(columns[3]),
+        "errors": Texts(columns[5]),
+        "response_statuses": Int2s(columns[6]),
+        "response_bodies": Texts(columns[7]),
+        "durations_s": Float4s(columns[8]),
+    }
 
 
 def _lease_parameters(keys: Sequence[LeaseKey]) -> dict[str, Any]:
