@@ -30,7 +30,7 @@ class Chores:
     async def take(self, chore: Chore, purpose: Purpose = "hot") -> Round | None:
         """Do one round of a chore as a scheduler would; None if it is not due, is another's, or fails."""
         async with await connect(self.settings, "scheduler", purpose=purpose) as conn:
-            return await Turns(self.settings.schema).take(conn, chore)
+            return await Turns(self.settings).take(conn, chore)
 
     async def row(self, chore: str) -> dict[str, object]:
         """What `maintenance` says of a chore."""

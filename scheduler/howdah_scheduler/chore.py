@@ -4,7 +4,8 @@ All schedulers are equal. Each looks at a chore every `tick_s`; who finds it due
 locks its row of `maintenance` and does it, the others pass by. A chore works in
 rounds. One round is one transaction, which locks the row, works, and records how
 it went, so that a crash leaves all of a round or nothing. A round that cannot
-run inside a transaction keeps the row by a lease instead.
+run inside a transaction keeps the row by a lease instead, which is renewed for as
+long as it works.
 
 A failure is recorded in the row too, with the time of the next try. Wake-ups are
 sent after the commit; one that is lost costs the latency of a poll.
@@ -12,6 +13,7 @@ sent after the commit; one that is lost costs the latency of a poll.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -28,14 +30,15 @@ from howdah.core.store.maintenance import Maintenance
 from howdah.core.store.server import Server
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
+    from datetime import datetime
 
     from howdah.core.db.connect import Connection, Purpose
     from howdah.core.settings import Settings
     from howdah.core.store.maintenance import Held
     from howdah.core.wake import Word
 
+PROCESS: Final = "scheduler"
 # A chore that falls due a hair after a tick would wait for the next one.
 _EARLY_S: Final = 0.1
 
@@ -67,7 +70,7 @@ class Pace:
         lock_s_max: How long one of its statements may wait for a lock.
         retry_s_max: The longest pause after failures; it doubles from `tick_s` on.
         lease_s: For rounds outside of a transaction: how long others wait for
-            a process that is not heard of. 0 for all others.
+            a process that is not heard of; renewed at every third of it. 0 for all others.
     """
 
     tick_s: float
@@ -96,11 +99,12 @@ class Chore(ABC):
 class Turns:
     """Takes chores that are due and records how they went."""
 
-    def __init__(self, schema: str) -> None:
-        """Work on the tables of one schema."""
-        self._store = Maintenance(schema)
-        self._lanes = Lanes(schema)
-        self._server = Server(schema)
+    def __init__(self, settings: Settings) -> None:
+        """Work on the installation that the settings name."""
+        self._settings = settings
+        self._store = Maintenance(settings.schema)
+        self._lanes = Lanes(settings.schema)
+        self._server = Server(settings.schema)
 
     async def take(self, conn: Connection, chore: Chore) -> Round | None:
         """Do one round of a chore, if it is due and nobody else has it.
@@ -147,15 +151,43 @@ class Turns:
             held = await self._lock(conn, chore)
             if held is None:
                 return None
-            leased_until = await self._store.lease(conn, chore.name, chore.pace.lease_s)
-        done = await chore.work(conn, held)
+            leased_until: datetime | None = await self._store.lease(conn, chore.name, chore.pace.lease_s)
+        has_ended = asyncio.Event()
+        keeping = asyncio.create_task(self._keep(chore, leased_until, has_ended))
+        try:
+            done = await chore.work(conn, held)
+        finally:
+            # Not cancelled: a renewal whose answer is lost would look like another's lease.
+            has_ended.set()
+            leased_until = await keeping
         async with conn.transaction():
             await self._limit(conn, chore)
-            if await self._store.renew(conn, chore.name, leased_until, chore.pace.lease_s) is None:
+            if (
+                leased_until is None
+                or await self._store.renew(conn, chore.name, leased_until, chore.pace.lease_s) is None
+            ):
                 _logger.warning("chore_lease_lost", extra={"fields": {"chore": chore.name}})
                 return None
             await self._finish(conn, chore, done, began)
         return done
+
+    async def _keep(self, chore: Chore, leased_until: datetime | None, has_ended: asyncio.Event) -> datetime | None:
+        """Renew a lease until the round has ended, over a connection of its own: the round's may be busy for minutes.
+
+        Returns:
+            The end of the lease as it stands in the row; None if the chore is another's now.
+        """
+        lease_s = chore.pace.lease_s
+        while leased_until is not None and not await pause(has_ended, lease_s / 3):
+            try:
+                async with await connect(self._settings, PROCESS, purpose="plain") as conn:
+                    with translated():
+                        leased_until = await self._store.renew(conn, chore.name, leased_until, lease_s)
+            except DatabaseUnavailable as reason:
+                _logger.warning(
+                    "chore_lease_not_renewed", extra={"fields": {"chore": chore.name, "reason": str(reason)}}
+                )
+        return leased_until
 
     async def _lock(self, conn: Connection, chore: Chore) -> Held | None:
         await self._limit(conn, chore)
@@ -193,7 +225,7 @@ class ChoreLoop:
         self._stop = stop
         self._purpose = purpose
         self._chores = chores
-        self._turns = Turns(settings.schema)
+        self._turns = Turns(settings)
 
     async def run(self) -> None:
         """Work until the process is to stop.
@@ -202,7 +234,7 @@ class ChoreLoop:
             DatabaseUnavailable: The connection was lost; call it again.
         """
         look_at = dict.fromkeys(self._chores, 0.0)
-        async with await connect(self._settings, "scheduler", purpose=self._purpose) as conn:
+        async with await connect(self._settings, PROCESS, purpose=self._purpose) as conn:
             while not self._stop.is_set():
                 for chore in self._chores:
                     if look_at[chore] <= time.monotonic():

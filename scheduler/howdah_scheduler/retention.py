@@ -8,7 +8,8 @@ with the last. History follows its tasks.
 
 A round takes one step with one partition, outside of a transaction and under a
 lease, for DETACH … CONCURRENTLY runs in none. What the next step is comes from
-the catalogue, so another scheduler goes on where this one was killed.
+the catalogue, so another scheduler goes on where this one was killed, also while
+its last statement is still under way in the server: the locks keep them apart.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ INTERVAL_S: Final = 3_600.0
 BUSY_S: Final = 60.0
 STATEMENT_S_MAX: Final = 600.0
 LOCK_S_MAX: Final = 0.1
+# Renewed while a statement runs, so it need not be as long as one.
+LEASE_S: Final = 30.0
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class Retention(Chore):
     """Takes one step with one expired partition in a round, until there is none left to take."""
 
     name = "retention"
-    pace = Pace(tick_s=10.0, statement_s_max=10.0, lock_s_max=1.0, retry_s_max=600.0, lease_s=STATEMENT_S_MAX + 300.0)
+    pace = Pace(tick_s=10.0, statement_s_max=10.0, lock_s_max=1.0, retry_s_max=600.0, lease_s=LEASE_S)
 
     def __init__(self, schema: str, retention_s: float) -> None:
         """Keep tasks for `retention_s` seconds after the day on which they were created."""

@@ -19,7 +19,7 @@ from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.service import run
 from howdah.core.supervisor import Supervisor
-from howdah_scheduler.chore import ChoreLoop
+from howdah_scheduler.chore import PROCESS, ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
 from howdah_scheduler.park import Park
 from howdah_scheduler.partitions import MakePartitions
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
     from howdah_scheduler.chore import Chore
 
-PROCESS: Final = "scheduler"
-CONNECTIONS: Final = 4
+# One for each loop, and one that comes and goes: it renews the lease of a long round.
+CONNECTIONS: Final = 5
 
 _logger = logging.getLogger(__name__)
 

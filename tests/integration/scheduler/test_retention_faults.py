@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from howdah_scheduler.retention import BUSY_S, Retention
+from howdah_scheduler.chore import Pace
+from howdah_scheduler.retention import BUSY_S, LEASE_S, Retention
 from tests.fix_retention import (
     RETENTION_S,
     expired_tables,
@@ -50,7 +51,7 @@ for name in ("keep_survivors", "purge", "detach", "finalize", "drop"):
 async def main():
     settings = Settings.from_env(os.environ)
     async with await connect(settings, "scheduler", purpose="direct") as conn:
-        await Turns("howdah").take(conn, Retention("howdah", float(sys.argv[2])))
+        await Turns(settings).take(conn, Retention("howdah", float(sys.argv[2])))
 
 asyncio.run(main())
 """
@@ -200,17 +201,60 @@ async def test_detachment_that_was_interrupted_is_finalized(
     assert await expired_tables(queue) == []
 
 
-async def test_lease_keeps_others_off_until_it_ends(chores: Chores, queue: Queue, retention: Retention) -> None:
-    """While a scheduler may be at work no other begins; if nothing was heard of it for a lease, another does."""
-    await queue.sql(
-        "UPDATE howdah.maintenance SET leased_until = howdah.now() + interval '10 minutes' WHERE chore = 'retention'"
-    )
-    during = await chores.take(retention, "direct")
-    await chores.travel("11 minutes")
+@pytest.mark.slow
+async def test_killed_scheduler_keeps_others_off_for_half_a_minute(
+    chores: Chores, queue: Queue, retention: Retention, past: dict[str, Any], database: str
+) -> None:
+    """While a scheduler may be at work no other begins; one that was killed is not waited for longer than its lease."""
+    environment = {**os.environ, "HOWDAH_DATABASE_URL": database}
+    command = [sys.executable, "-c", VICTIM, "after", str(RETENTION_S)]
+    victim = await asyncio.to_thread(subprocess.run, command, check=False, env=environment)
+    at_once = await chores.take(retention, "direct")
+    await chores.travel(f"{LEASE_S - 10} seconds")
+    before = await chores.take(retention, "direct")
+    await chores.travel(f"{LEASE_S} seconds")
     after = await chores.take(retention, "direct")
 
-    assert during is None
+    assert victim.returncode == -signal.SIGKILL
+    assert at_once is None
+    assert before is None
     assert after is not None
+    assert LEASE_S <= 30
+
+
+async def test_lease_is_renewed_while_a_round_works(
+    chores: Chores, queue: Queue, retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that takes longer than its lease keeps the chore all the time, and is recorded in the end."""
+    work, lease_s = retention.work, 0.6
+    monkeypatch.setattr(Retention, "pace", Pace(10.0, 10.0, 1.0, 600.0, lease_s=lease_s))
+
+    async def slow(*arguments: Any) -> Any:
+        first = (await chores.row("retention"))["leased_until"]
+
+        async def has_outlived_it() -> bool:
+            [row] = await queue.sql(
+                "SELECT leased_until > howdah.now() AND howdah.now() > %s + make_interval(secs => %s) AS is_so "
+                "FROM howdah.maintenance WHERE chore = 'retention'",
+                first,
+                lease_s,
+            )
+            taken.append(await chores.take(Retention("howdah", RETENTION_S), "direct"))
+            return bool(row["is_so"])
+
+        await eventually_async(has_outlived_it, 20, "two leases are over")
+        return await work(*arguments)
+
+    taken: list[object] = []
+    monkeypatch.setattr(retention, "work", slow)
+    done = await chores.take(retention, "direct")
+    row = await chores.row("retention")
+
+    assert taken
+    assert set(taken) == {None}
+    assert done is not None
+    assert row["last_good_at"] is not None
+    assert row["leased_until"] is None
 
 
 async def test_scheduler_that_lost_its_lease_records_nothing(
