@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 class Refused(NamedTuple):
     """A task that is refused, and where the error points.
 
-    Over HTTP, a body that is no good JSON is refused as a whole, with the code `http_code`.
+    Over HTTP the code is `http_code`, where one is given: a body that is no good JSON is refused as a whole,
+    and so is a callback to an address that the API knows to be special.
     """
 
     text: str
@@ -58,7 +59,7 @@ ACCEPTED: Final = [
     '{"queue": "q", "handler": "h", "tags": {"a": "", "b.c": "é"}}',
     '{"queue": "q", "handler": "h", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}',
     '{"queue": "q", "http": {"url": "https://example.com"}}',
-    '{"queue": "q", "http": {"url": "http://[::1]:8080/a?b=%20", "method": "PUT", "headers": {"X-A": "b"}}}',
+    '{"queue": "q", "http": {"url": "http://[2606:4700::1]:8080/a?b=%20", "method": "PUT", "headers": {"X-A": "b"}}}',
     '{"queue": "q", "http": {"url": "https://example.com", "body": "a=b", "content_type": "text/plain"}}',
     '{"queue": "q", "http": {"url": "https://example.com", "success_statuses": [200, 404]}, "payload": {}}',
 ]
@@ -136,8 +137,8 @@ REFUSED: Final = [
     Refused('{"queue": "q", "http": {}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "ftp://example.com"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "https://a@example.com"}}', "/http/url"),
-    Refused('{"queue": "q", "http": {"url": "http://0x7f.1/"}}', "/http/url"),
-    Refused('{"queue": "q", "http": {"url": "http://2130706433/"}}', "/http/url"),
+    Refused('{"queue": "q", "http": {"url": "http://0x7f.1/"}}', "/http/url", http_code="blocked_address"),
+    Refused('{"queue": "q", "http": {"url": "http://2130706433/"}}', "/http/url", http_code="blocked_address"),
     Refused('{"queue": "q", "http": {"url": "http://a..b/"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": "https://example.com:22/"}}', "/http/url"),
     Refused('{"queue": "q", "http": {"url": 5}}', "/http/url"),

@@ -1,6 +1,6 @@
 -- What is wrong with an HTTP target, as "<pointer> <what is allowed>"; NULL if nothing. The same rules as
 -- core/addresses.py and core/callback_headers.py, by which the worker checks once more; which addresses
--- and ports may be dialled is decided by the worker alone, on the resolved address.
+-- and ports may be dialled is not judged here: the API does on the URL, the worker on the resolved address.
 CREATE OR REPLACE FUNCTION howdah.http_problem(http jsonb, has_payload boolean)
 RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE

@@ -12,6 +12,7 @@ from howdah.api.idempotency import KEPT_POOL, Keeper
 from howdah.api.notifier import Notifier
 from howdah.api.tally import Tallies
 from howdah.api.writer import Writer
+from howdah.core.addresses import AddressPolicy
 from howdah.core.store.api_keys import ApiKeys
 from howdah.core.store.idempotency import Idempotency
 from howdah.core.store.lanes import Lanes
@@ -37,6 +38,7 @@ class Backend:
     Attributes:
         settings: Of the process.
         readiness: Checks for /readyz.
+        addresses: Decides which literal addresses a callback's URL may name.
         gate: Bounds what is under way.
         database: PostgreSQL.
         keys: Checks credentials.
@@ -51,6 +53,7 @@ class Backend:
         """Make all parts; `start` sets them going."""
         self.settings = settings
         self.readiness = readiness
+        self.addresses = AddressPolicy(settings.callback_allow_cidrs)
         self.gate = Gate()
         self.database = Database(settings, readiness, settings.api_pool + KEPT_POOL + _OWN_CONNECTIONS)
         schema = settings.schema

@@ -2,8 +2,8 @@
 
 In this order: depth, before any parser recurses; the grammar, with strict UTF-8,
 no NaN, no number that a double cannot hold, no lone surrogates; no field twice
-outside of payloads; names and types of fields. A payload is never decoded: it
-stays the bytes that came.
+outside of payloads; names and types of fields; where a callback would go. A
+payload is never decoded: it stays the bytes that came.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import orjson
 from howdah.api.allowed import expectation
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.shapes import BatchEnvelope, TaskCreate
+from howdah.core.addresses import check_url
+from howdah.core.errors import Refused
 from howdah.core.pointer import escape, fault_of, pointer_at, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from howdah.core.addresses import AddressPolicy
 
 T = TypeVar("T")
 
@@ -43,8 +47,13 @@ _decode_batch: Final = msgspec.json.Decoder(BatchEnvelope).decode
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}
 
 
-def read_task(body: bytes, payload_bytes_max: int) -> tuple[TaskCreate, bytes | None]:
+def read_task(body: bytes, payload_bytes_max: int, addresses: AddressPolicy) -> tuple[TaskCreate, bytes | None]:
     """Read the body of POST /v1/tasks.
+
+    Args:
+        body: As it came.
+        payload_bytes_max: Larger payloads are refused.
+        addresses: Decides about the URL of a callback, as far as its text tells where it leads.
 
     Returns:
         The task without its payload, and the payload's bytes; None if it has none, or null.
@@ -52,11 +61,13 @@ def read_task(body: bytes, payload_bytes_max: int) -> tuple[TaskCreate, bytes | 
     Raises:
         Problem: Anything is wrong with it, apart from values that PostgreSQL judges.
     """
-    return _task(body, _parse(body, TASK_DEPTH_MAX), payload_bytes_max, "")
+    return _task(body, _parse(body, TASK_DEPTH_MAX), payload_bytes_max, addresses, "")
 
 
-def read_batch(body: bytes, payload_bytes_max: int) -> tuple[list[tuple[TaskCreate, bytes | None] | Problem], bool]:
-    """Read the body of POST /v1/tasks/batch.
+def read_batch(
+    body: bytes, payload_bytes_max: int, addresses: AddressPolicy
+) -> tuple[list[tuple[TaskCreate, bytes | None] | Problem], bool]:
+    """Read the body of POST /v1/tasks/batch; what it takes is what `read_task` takes.
 
     Returns:
         For each task what `read_task` returns, or its problem; and whether all shall be stored or none.
@@ -73,7 +84,7 @@ def read_batch(body: bytes, payload_bytes_max: int) -> tuple[list[tuple[TaskCrea
     items: list[tuple[TaskCreate, bytes | None] | Problem] = []
     for index, (raw, task) in enumerate(zip(envelope.tasks, parsed["tasks"], strict=True)):
         try:
-            items.append(_task(bytes(raw), task, payload_bytes_max, f"/tasks/{index}"))
+            items.append(_task(bytes(raw), task, payload_bytes_max, addresses, f"/tasks/{index}"))
         except Problem as problem:
             items.append(problem)
     return items, envelope.atomic
@@ -95,7 +106,9 @@ def read(body: bytes, shape: type[T]) -> T:
     return value
 
 
-def _task(body: bytes, parsed: Any, payload_bytes_max: int, prefix: str) -> tuple[TaskCreate, bytes | None]:
+def _task(
+    body: bytes, parsed: Any, payload_bytes_max: int, addresses: AddressPolicy, prefix: str
+) -> tuple[TaskCreate, bytes | None]:
     task: TaskCreate = _typed(TaskCreate, _decode_task, body, parsed, prefix)
     payload = None
     if task.payload is not msgspec.UNSET:
@@ -105,6 +118,10 @@ def _task(body: bytes, parsed: Any, payload_bytes_max: int, prefix: str) -> tupl
     _refuse_nul(body, parsed, prefix)
     if payload is not None and len(payload) > payload_bytes_max:
         raise invalid(f"{prefix}/payload", f"must be at most {payload_bytes_max} bytes", "payload_too_large")
+    if task.http is not msgspec.UNSET:
+        found = check_url(task.http.url, addresses, f"{prefix}/http/url")
+        if isinstance(found, Refused):
+            raise invalid(found.pointer, found.detail, found.code)
     return task, None if payload == b"null" else payload
 
 

@@ -234,5 +234,8 @@ FAULTS: Final[dict[str, list[dict[str, str]]]] = {
     "payload_too_large": [{"detail": "must be at most 262144 bytes", "pointer": "/payload"}],
     "unsupported_media_type": [{"detail": "must be application/json, in UTF-8", "header": "Content-Type"}],
     "validation": [{"detail": "must be critical, high, low or normal", "pointer": "/priority"}],
+    "blocked_address": [
+        {"detail": "must not point at a special address (loopback)", "pointer": "/http/url"},
+    ],
     "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
 }

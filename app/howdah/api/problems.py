@@ -50,6 +50,9 @@ KINDS: Final[dict[str, Kind]] = {
         415, "The body must be plain JSON", False, "Send application/json, neither compressed nor in parts."
     ),
     "validation": Kind(422, "The request is not valid", False, "Fields at fault are listed in errors."),
+    "blocked_address": Kind(
+        422, "The address must not be called", False, "The URL of a callback names a private or special address."
+    ),
     "idempotency_key_reused": Kind(
         422, "The key belongs to another request", False, "The same Idempotency-Key came with another request before."
     ),

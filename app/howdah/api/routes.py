@@ -60,6 +60,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.TaskCreate,
         answers={201: shapes.Task},
+        problems=("blocked_address",),
     ),
     Operation(
         method="GET",
@@ -83,6 +84,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.BatchCreate,
         answers={200: shapes.BatchAnswer},
+        problems=("blocked_address",),
     ),
     Operation(
         method="GET",

@@ -41,7 +41,7 @@ async def create(call: Call) -> Answer:
     """Store one task; the answer follows its commit."""
     settings = call.backend.settings
     body = await call.body(settings.body_bytes_max)
-    task, payload = read_task(body, settings.payload_bytes_max)
+    task, payload = read_task(body, settings.payload_bytes_max, call.backend.addresses)
     _take_trace(call, task)
     key = key_of(call)
     if key is not None:
@@ -55,7 +55,7 @@ async def create_batch(call: Call) -> Answer:
     """Store up to 1,000 tasks, each for itself or all or none."""
     settings = call.backend.settings
     body = await call.body(settings.batch_bytes_max)
-    items, is_atomic = read_batch(body, settings.payload_bytes_max)
+    items, is_atomic = read_batch(body, settings.payload_bytes_max, call.backend.addresses)
     batch = _Batch(call, items, is_atomic)
     key = key_of(call)
     if key is not None:

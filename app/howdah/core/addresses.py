@@ -10,6 +10,7 @@ library's `is_global` is true for multicast, 6to4, NAT64 and `::127.0.0.1`
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, TypeAlias
@@ -237,7 +238,7 @@ def _check_host(host: str, policy: AddressPolicy) -> tuple[str, tuple[str, str] 
         try:
             return _check_literal(IPv4Address(host), policy)
         except ValueError:
-            return host, ("validation", "must have an IPv4 address of four decimal numbers, without leading zeros")
+            return host, _odd_ipv4_fault(name, policy)
     if len(name) > HOST_LENGTH_MAX or not all(0 < len(label) <= LABEL_LENGTH_MAX for label in labels):
         return host, ("validation", "must have a host name of at most 253 characters in labels of 1 to 63")
     if labels[-1] == "localhost" and (what := _localhost_refusal(policy)) is not None:
@@ -249,6 +250,19 @@ def _check_host(host: str, policy: AddressPolicy) -> tuple[str, tuple[str, str] 
 def _check_literal(address: Address, policy: AddressPolicy) -> tuple[str, tuple[str, str] | None]:
     what = policy.refusal(address)
     return str(address), None if what is None else ("blocked_address", f"must not point at a special address ({what})")
+
+
+def _odd_ipv4_fault(name: str, policy: AddressPolicy) -> tuple[str, str]:
+    """Say what is wrong with a host that resolvers read as an IPv4 address although it is not written as one.
+
+    Octal, hexadecimal, in one number or two: none is accepted, but who tries to reach a special address that way
+    is told that.
+    """
+    try:
+        _, fault = _check_literal(IPv4Address(socket.inet_aton(name)), policy)
+    except (OSError, ValueError):
+        fault = None
+    return fault or ("validation", "must have an IPv4 address of four decimal numbers, without leading zeros")
 
 
 def _localhost_refusal(policy: AddressPolicy) -> str | None:

@@ -196,7 +196,7 @@ class Settings:
         reader.networks(),
         (),
         "Private or special address ranges that callbacks may reach all the same.",
-        processes="worker",
+        processes="api, worker",
         default_text="none",
     )
     callback_response_bytes_max: int = _setting(

@@ -9,6 +9,7 @@ import pytest
 from howdah.api.bodies import read, read_batch, read_task
 from howdah.api.problems import Problem
 from howdah.api.shapes import Cancel, QueueWrite
+from howdah.core.addresses import AddressPolicy
 
 DURATION = 'must be a duration such as "30s" or "PT5M"'
 
@@ -51,8 +52,8 @@ DURATION = 'must be a duration such as "30s" or "PT5M"'
 def test_task_that_does_not_fit_is_told_what_would(body: str, pointer: str, detail: str | None) -> None:
     """The detail names what may stand there, single and in a batch, and no type of Python."""
     with pytest.raises(Problem) as single:
-        read_task(body.encode(), 1_000)
-    [item], _ = read_batch(f'{{"tasks": [{body}]}}'.encode(), 1_000)
+        read_task(body.encode(), 1_000, AddressPolicy())
+    [item], _ = read_batch(f'{{"tasks": [{body}]}}'.encode(), 1_000, AddressPolicy())
 
     assert isinstance(item, Problem)
     [fault], [in_batch] = single.value.errors, item.errors
@@ -91,6 +92,6 @@ def test_other_bodies_are_told_likewise(body: str, shape: type, said: str) -> No
 def test_batch_that_does_not_fit_is_told_what_would(body: str, said: str) -> None:
     """The envelope of a batch too."""
     with pytest.raises(Problem) as refused:
-        read_batch(body.encode(), 1_000)
+        read_batch(body.encode(), 1_000, AddressPolicy())
 
     assert refused.value.detail == said

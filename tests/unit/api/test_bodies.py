@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from howdah.api.bodies import BATCH_DEPTH_MAX, TASK_DEPTH_MAX, read, read_batch, read_task
 from howdah.api.problems import Problem
 from howdah.api.shapes import Cancel
+from howdah.core.addresses import AddressPolicy
 
 BYTES_MAX = 262_144
+CLOSED = AddressPolicy()
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -33,7 +35,7 @@ def task(payload: str, **fields: Any) -> bytes:
 def test_payload_comes_out_as_it_went_in(value: Any, indent: int | None, is_ascii: bool) -> None:
     """Any JSON value, however it is written, is kept byte for byte."""
     text = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
-    _, payload = read_task(task(text), BYTES_MAX)
+    _, payload = read_task(task(text), BYTES_MAX, CLOSED)
 
     assert payload == (None if value is None else text.encode())
 
@@ -46,7 +48,7 @@ def test_payload_comes_out_as_it_went_in(value: Any, indent: int | None, is_asci
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     """Whatever is sent: a task, or a problem of the client's; never another exception."""
     problems = []
-    readings: list[Any] = [partial(read_task, body, BYTES_MAX), partial(read_batch, body, BYTES_MAX)]
+    readings: list[Any] = [partial(read_task, body, BYTES_MAX, CLOSED), partial(read_batch, body, BYTES_MAX, CLOSED)]
     for reading in (*readings, partial(read, body, Cancel)):
         try:
             reading()
@@ -66,10 +68,13 @@ def test_depth_is_counted_to_the_level(wrapped: str) -> None:
     text = "[" * (64 % levels) + text + "]" * (64 % levels)
     batch = b'{"tasks": [%b]}'
 
-    assert read_task(task(text), BYTES_MAX)[1] == text.encode()
-    assert not isinstance(read_batch(batch % task(text), BYTES_MAX)[0][0], Problem)
+    assert read_task(task(text), BYTES_MAX, CLOSED)[1] == text.encode()
+    assert not isinstance(read_batch(batch % task(text), BYTES_MAX, CLOSED)[0][0], Problem)
     too_deep = task(f"[{text}]")
-    for reading in (partial(read_task, too_deep, BYTES_MAX), partial(read_batch, batch % too_deep, BYTES_MAX)):
+    for reading in (
+        partial(read_task, too_deep, BYTES_MAX, CLOSED),
+        partial(read_batch, batch % too_deep, BYTES_MAX, CLOSED),
+    ):
         with pytest.raises(Problem, match="json_too_deep"):
             reading()
     assert (TASK_DEPTH_MAX, BATCH_DEPTH_MAX) == (65, 67)
@@ -81,10 +86,10 @@ def test_depth_behind_many_brackets_is_found() -> None:
     texts = "[" + '"[[",' * 10_000 + '"]"]'
     deep = "[" * 65 + "]" * 65
 
-    assert read_task(task(wide), BYTES_MAX)[1] == wide.encode()
-    assert read_task(task(texts), BYTES_MAX)[1] == texts.encode()
+    assert read_task(task(wide), BYTES_MAX, CLOSED)[1] == wide.encode()
+    assert read_task(task(texts), BYTES_MAX, CLOSED)[1] == texts.encode()
     with pytest.raises(Problem, match="json_too_deep"):
-        read_task(task(f"{wide[:-1]}, {deep}]"), BYTES_MAX)
+        read_task(task(f"{wide[:-1]}, {deep}]"), BYTES_MAX, CLOSED)
 
 
 @given(
@@ -102,9 +107,9 @@ def test_fault_inside_a_payload_points_at_the_payload(
     tasks = [task(json.dumps(payload)).decode() for _ in range(3)]
     tasks.insert(place, bad)
     with pytest.raises(Problem) as single:
-        read_task(bad.encode(), BYTES_MAX)
+        read_task(bad.encode(), BYTES_MAX, CLOSED)
     with pytest.raises(Problem) as batch:
-        read_batch(f'{{"atomic": true, "tasks": [{", ".join(tasks)}]}}'.encode(), BYTES_MAX)
+        read_batch(f'{{"atomic": true, "tasks": [{", ".join(tasks)}]}}'.encode(), BYTES_MAX, CLOSED)
 
     assert single.value.errors[0].pointer == "/payload"
     assert batch.value.errors[0].pointer == f"/tasks/{place}/payload"
@@ -122,7 +127,7 @@ def test_a_field_given_twice_is_found_whatever_the_rest_is(keys: list[str], colo
     parts += [f'"tags": {json.dumps({"t": colons})}', f'"payload": {json.dumps(payload)}']
     body = f"{{{', '.join(parts)}}}".encode()
     try:
-        read_task(body, BYTES_MAX)
+        read_task(body, BYTES_MAX, CLOSED)
         code = None
     except Problem as problem:
         code = problem.code
@@ -134,7 +139,7 @@ def test_batch_names_the_place_of_each_problem() -> None:
     """Problems of single tasks do not spoil the batch, and point into the body as it was sent."""
     good = task("1")
     items, is_atomic = read_batch(
-        b'{"atomic": true, "tasks": [%b, {"queue": 1}, 5, {"queue": "q", "tags": {"a": 1}}]}' % good, BYTES_MAX
+        b'{"atomic": true, "tasks": [%b, {"queue": 1}, 5, {"queue": "q", "tags": {"a": 1}}]}' % good, BYTES_MAX, CLOSED
     )
     problems = [item for item in items if isinstance(item, Problem)]
 

@@ -161,6 +161,25 @@ def test_check_url_private_host_is_refused_as_blocked(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        *((host, "blocked_address") for host in ("127.1", "0x7f000001", "0x7F.1", "2130706433", "0177.0.0.1", "0")),
+        *((host, "blocked_address") for host in ("017700000001", "127.0.0.1.", "0xa9fea9fe", "10.1", "0251.254.43518")),
+        *(
+            (host, "validation")
+            for host in ("0x08080808", "134744072", "8.8.8.8.", "010.8.8.8", "1.2.3.256", "4294967296")
+        ),
+    ],
+)
+def test_check_url_odd_spelling_of_a_special_address_is_refused_as_blocked(host: str, code: str) -> None:
+    """No spelling but the one is accepted; one that resolvers take for a special address is called what it is."""
+    found = check_url(f"http://{host}/", CLOSED)
+
+    assert isinstance(found, Refused)
+    assert found.code == code
+
+
+@pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8080/", "http://[::1]:8080/", "http://localhost:8080/", "http://[::ffff:127.0.0.1]/"]
 )
 def test_check_url_opened_range_passes(url: str) -> None:
@@ -173,7 +192,7 @@ def test_check_url_opened_range_passes(url: str) -> None:
     [
         # Spellings that a resolver turns into 127.0.0.1.
         *("http://127.1/", "http://0x7f000001/", "http://0x7f.1/", "http://2130706433/", "http://0177.0.0.1/"),
-        *("http://017700000001/", "http://0/", "http://127.0.0.1./", "http://127.0.0.1.:80/", "http://1.2.3.256/"),
+        *("http://017700000001/", "http://127.0.0.1./", "http://127.0.0.1.:80/", "http://1.2.3.256/"),
         *("http://①②⑦.⓪.⓪.①/", "http://127。0。0。1/", "http://ｌocalhost/", "http://bücher.example/", "http://1.2.3.0x/"),  # noqa: RUF001
         # Who is the host?
         *("http://a@127.0.0.1/", "http://a.com\\@127.0.0.1/", "http://127.0.0.1%2f@a.com/", "http://a:b@a.com/"),
