@@ -16,7 +16,10 @@ import psycopg
 import pytest_asyncio
 from psycopg.rows import dict_row
 
+from howdah.core.db.connect import session_settings
+from howdah.core.db.dsn import connection_string
 from howdah.core.db.queries import load
+from howdah.core.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,8 +40,10 @@ class Queue:
     connections: list[psycopg.AsyncConnection[Row]] = field(default_factory=list)
 
     async def connect(self) -> psycopg.AsyncConnection[Row]:
-        """Open another session, which is closed with the fixture."""
-        connection = await psycopg.AsyncConnection.connect(self.database, autocommit=True, row_factory=dict_row)
+        """Open another session, with the settings of a worker's; it is closed with the fixture."""
+        settings = Settings.from_env({"HOWDAH_DATABASE_URL": self.database})
+        conninfo = connection_string(self.database, "test", session_settings(settings, "hot"))
+        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, row_factory=dict_row)
         self.connections.append(connection)
         return connection
 

@@ -164,6 +164,22 @@ def test_plan_stays_on_its_indexes(backlog: psycopg.Connection, case: Case) -> N
     assert executed.buffers / case.row_count <= case.buffers_max
 
 
+def test_complete_locks_runs_in_the_order_of_its_sorted_report(backlog: psycopg.Connection) -> None:
+    """The deleted rows come from a nested loop over the sort, so that overlapping reports cannot deadlock."""
+    with backlog.transaction(force_rollback=True):
+        [(explained,)] = _execute(backlog, "run.complete", {**_claim(backlog), **COMPLETE}, explain=True)
+    [delete] = [node for node in Executed(explained).nodes() if node.get("Operation") == "Delete"]
+    [loop] = delete["Plans"]
+    report, run = loop["Plans"]
+
+    assert (loop["Node Type"], report["Node Type"], run.get("Index Name")) == (
+        "Nested Loop",
+        "Subquery Scan",
+        "runs_pkey",
+    )
+    assert report["Plans"][0]["Node Type"] == "Sort"
+
+
 @pytest.mark.parametrize(
     ("name", "params", "lock_count_max"),
     [

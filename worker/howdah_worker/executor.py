@@ -6,7 +6,8 @@ handler that must stop is told (`ctx.cancelled`); one on the event loop is then
 cancelled, one in a thread cannot be: its outcome is recorded all the same, and it
 keeps its slot until it returns.
 
-Measured: 8 us a run for a handler that does nothing, its task and context included.
+A handler that never waits ends where it was started, without a turn of the event loop
+(from Python 3.12 on: 1 us for the asyncio task instead of 2.7).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import contextvars
 import logging
 import math
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +30,7 @@ from howdah_worker.run import Run, RunFields, Stage, Stop
 from howdah_worker.run_context import RunContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from howdah.core.model import CancelMode
     from howdah.handlers import Handler
@@ -50,6 +52,8 @@ _WAIT_S_MAX: Final = 1.0
 _TASK_AWAY_S: Final = 1.0
 # Outcomes that wait to be recorded; with more, PostgreSQL is the bottleneck and more claims would not help.
 _BACKLOG_MAX: Final = 2_000
+# Runs that are started in one turn of the event loop: a millisecond of our own work.
+_SLICE: Final = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class Executor:
         self._check_at = math.inf
         self._check_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._is_filling = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -224,14 +229,30 @@ class Executor:
     # Starting.
 
     def _fill(self) -> None:
-        while self._free:
-            loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
-            if self._for_threads and self._threads_free and self._for_threads[0].claimed_at <= loop_first:
-                self._start(self._for_threads.popleft(), in_threads=True)
-            elif self._for_loop:
-                self._start(self._for_loop.popleft(), in_threads=False)
-            else:
-                return
+        """Start what waits while there are slots; after a slice of it the event loop gets a turn."""
+        if self._is_filling:
+            return  # A handler that ended at once has freed a slot; the loop below goes on with it.
+        self._is_filling = True
+        try:
+            for _ in range(_SLICE):
+                if not self._start_next():
+                    return
+        finally:
+            self._is_filling = False
+        self._loop.call_soon(self._fill)
+
+    def _start_next(self) -> bool:
+        """Start the run that was claimed first, if there is a slot for one that waits."""
+        if not self._free:
+            return False
+        loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
+        if self._for_threads and self._threads_free and self._for_threads[0].claimed_at <= loop_first:
+            self._start(self._for_threads.popleft(), in_threads=True)
+        elif self._for_loop:
+            self._start(self._for_loop.popleft(), in_threads=False)
+        else:
+            return False
+        return True
 
     def _start(self, run: Run, *, in_threads: bool) -> None:
         if run.stage is not Stage.WAITING:
@@ -246,7 +267,7 @@ class Executor:
         run.started_at = time.monotonic()
         if handler is None:
             run.deadline = run.started_at + run.timeout_s + _CALLBACK_SLACK_S
-            run.task = self._loop.create_task(self._call_back(run))
+            run.task = self._begin(self._call_back(run))
         else:
             if handler.timeout_s is not None and handler.timeout_s < run.timeout_s:
                 run.timeout_s = handler.timeout_s
@@ -255,9 +276,15 @@ class Executor:
                 self._threads_free -= 1
                 self._pool.submit(contextvars.copy_context().run, self._perform_in_thread, run, handler)
             else:
-                run.task = self._loop.create_task(self._perform(run, handler))
+                run.task = self._begin(self._perform(run, handler))
         if run.deadline < self._check_at:
             self._check_by(run.deadline)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make an asyncio task; where Python can, it runs at once until it first waits, without a turn of the loop."""
+        if sys.version_info >= (3, 12):
+            return asyncio.Task(work, loop=self._loop, eager_start=True)
+        return self._loop.create_task(work)
 
     async def _perform(self, run: Run, handler: Handler) -> None:
         is_interrupted = False

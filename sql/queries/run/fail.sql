@@ -1,7 +1,7 @@
 -- End attempts that did not succeed: re-arm each run for its next attempt, or give its task up.
 -- params: tenant_ids, task_ids, lease_tokens, outcomes (failed, timed_out or lost), retryable, retry_ins_s
 --   (delay asked for by the target, or NULL), counts_crash (lost only), errors (JSON text),
---   response_statuses, response_bodies, durations_s: one element per run.
+--   response_statuses, response_bodies, durations_s: one element per run; an empty array stands for NULLs.
 -- returns: one row per run that was still held by its token: tenant_id, task_id, verdict retry, dead or
 --   cancelled, and the lane with the run_at of its next attempt.
 -- moves: running -> waiting (retry)

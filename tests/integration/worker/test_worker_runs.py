@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import threading
 import time
@@ -286,3 +287,47 @@ async def test_many_runs_end_exactly_once(bench: Workbench) -> None:
     )
 
     assert row == {"n": 3000, "tasks": 3000, "attempt": 1, "good": True}
+
+
+async def test_handlers_that_never_wait_leave_the_event_loop_its_turns(bench: Workbench) -> None:
+    """However much short work waits, the loop gets a turn after a hundred runs, for heartbeats and other handlers."""
+    turns: list[int] = []
+
+    @howdah.handler("brief")
+    async def brief(payload: Any) -> None:
+        if not turns:
+            _turn()
+        turns[-1] += 1
+
+    def _turn() -> None:
+        turns.append(0)
+        if sum(turns) < 2_000:
+            asyncio.get_running_loop().call_soon(_turn)
+
+    for _ in range(2):
+        await bench.enqueue("brief", count=1000)
+    await bench.start()
+    await bench.drained()
+
+    assert sum(turns) == 2_000
+    assert max(turns) <= 100
+
+
+async def test_context_variables_of_one_run_are_not_seen_by_another(bench: Workbench) -> None:
+    """Each run has a context of its own, also where a handler ends without ever waiting."""
+    variable = contextvars.ContextVar("variable", default="fresh")
+
+    @howdah.handler("mark")
+    async def mark(payload: Any) -> str:
+        found = variable.get()
+        variable.set("marked")
+        return found
+
+    await bench.start()
+    await bench.enqueue("mark", count=20)
+    await bench.drained()
+    rows = await bench.sql(
+        "SELECT DISTINCT result FROM (SELECT result #>> '{}' AS result FROM howdah.finished_runs) AS r"
+    )
+
+    assert rows == [{"result": "fresh"}]
