@@ -107,7 +107,7 @@ CASES: Final = [
     Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
-    Case("lane.peek", QUEUE_COUNT, 25, LANES),  # 11.5, 11.5
+    Case("lane.peek", QUEUE_COUNT, 25, {**LANES, "ahead_s": 60.0}),  # 11.5, 11.5
     Case("lane.sweep", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
     # One row, which counts 10,000 runs.
     Case("queue.stats", 1, 21_000, {"queue_id": 1, "count_max": 10_000}),  # 10,475, 10,473

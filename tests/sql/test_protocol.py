@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg import errors
 
+from tests.fix_queue import FLOOR
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
@@ -198,6 +199,20 @@ async def test_rescue_passes_by_a_run_that_is_being_finished(queue: Queue) -> No
 
     assert rescued == []
     assert [row["outcome"] for row in await queue.history()] == ["succeeded"]
+
+
+async def test_peek_looks_no_further_ahead_than_asked(queue: Queue) -> None:
+    """What is due later is left to another look, so that nobody walks over next week's runs of other targets."""
+    await queue.enqueue(delay="1h")
+    lane = {"queue_ids": [queue.queue_id], "priorities": [1]}
+    horizon = {"horizon_run_ats": [FLOOR[0]], "horizon_task_ids": [FLOOR[1]]}
+    found = [
+        await queue.run("lane.peek", **lane, **horizon, target_ids=[queue.target_id], ahead_s=ahead_s)
+        for ahead_s in (60.0, 3_700.0)
+    ]
+
+    assert [len(rows) for rows in found] == [0, 1]
+    assert 3_500 < found[1][0]["wait_s"] <= 3_600
 
 
 async def test_lost_lease_spends_an_attempt_and_the_first_is_rearmed_at_once(queue: Queue) -> None:

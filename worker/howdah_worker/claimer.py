@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 POLL_S: Final = 1.0
 # With very many lanes a poll takes long; it then comes less often.
 _POLL_COSTS: Final = 20
+_POLL_S_MAX: Final = 30.0
+# What a peek looks for. Whatever is due later is seen by a later poll, in time.
+_PEEK_AHEAD_S: Final = 2 * _POLL_S_MAX
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -173,7 +176,7 @@ class Claimer:
             if self._catalogue.due_in_s() <= 0:
                 await self._refresh(conn)
             if time.monotonic() >= self._poll_at:
-                self._poll_at = time.monotonic() + max(POLL_S, _POLL_COSTS * self._poll_cost_s)
+                self._poll_at = time.monotonic() + max(POLL_S, min(_POLL_COSTS * self._poll_cost_s, _POLL_S_MAX))
                 self._poll_cost_s = 0.0
                 for source in self._sources:
                     source.book.doubt()
@@ -192,7 +195,7 @@ class Claimer:
             return False
         asked = source.book.take_unsure(LANES_PER_PEEK_MAX, self._now())
         begun = time.monotonic()
-        dues = await self._lanes.peek(conn, asked, source.target_ids)
+        dues = await self._lanes.peek(conn, asked, source.target_ids, ahead_s=_PEEK_AHEAD_S)
         self._poll_cost_s += time.monotonic() - begun
         source.book.peeked(asked, dues, self._now())
         return True

@@ -7,9 +7,10 @@ shares, and priorities of one queue 16 : 8 : 4 : 2 : 1 from granted to low, so
 that nothing starves.
 
 Each lane has a horizon, below which it is known to be drained, so that claims
-do not walk dead index entries again and again: the last (run_at, task id)
-claimed, but never less than 500 ms ago, since transactions commit late. A wake-up
-that names an older run_at takes it back once.
+do not walk dead index entries, nor runs for other workers, again and again: the
+last (run_at, task id) claimed, but never less than 500 ms ago, since transactions
+commit late; or 10 s before a peek that found nothing due. A wake-up that names an
+older run_at takes it back once.
 
 Instants are microseconds since 2000 by the database's clock.
 """
@@ -34,6 +35,9 @@ WEIGHTS: Final[Mapping[int, int]] = {4: 16, 3: 8, 2: 4, 1: 2, 0: 1}
 
 # How late a transaction that made a run ready may commit without anybody telling.
 HORIZON_LAG_US: Final = 500_000
+# The same, where a lane is known to be drained only because a peek found nothing due: its next claim may be long in
+# coming, and until then the poll still finds what was made ready in a transaction that took seconds.
+PEEK_LAG_US: Final = 10_000_000
 # How long a lane whose due runs could not be had (somebody holds their row locks) is
 # left alone: from 1 ms, doubling, to the interval of the poll.
 _MISS_PAUSE_US: Final = 1_000
@@ -81,6 +85,7 @@ class LaneBook:
         # tenant -> queue -> priority; the order of the first two is the rotation.
         self._ready: dict[int, dict[int, dict[int, _Lane]]] = {}
         self._unsure: dict[LaneKey, _Lane] = {}
+        self._asked_at = 0
         self._dues: list[tuple[int, LaneKey]] = []
 
     def set_queues(self, queues: Mapping[int, int]) -> None:
@@ -184,6 +189,7 @@ class LaneBook:
 
     def take_unsure(self, count_max: int, now: int) -> list[Horizon]:
         """Take lanes to peek at, with where to begin in each; they are not unsure any more."""
+        self._asked_at = now
         keys = list(islice(self._unsure, count_max))
         return [Horizon(key, *self._unsure.pop(key).horizon(now)) for key in keys]
 
@@ -196,8 +202,10 @@ class LaneBook:
                 continue
             run_at = found.get(each.lane)
             if run_at is None or run_at > now:
-                # Between where the peek began and now there is nothing.
-                lane.floor = None
+                # Between where the peek began and now there is nothing, unless an older run was named meanwhile.
+                if lane.floor is None or lane.floor >= (each.run_at, each.task_id):
+                    lane.floor = None
+                lane.reached = max(lane.reached, (self._asked_at - PEEK_LAG_US, _NO_ID))
             elif lane.misses:
                 pause = min(_MISS_PAUSE_US << min(lane.misses - 1, 10), _MISS_PAUSE_US_MAX)
                 run_at = now + pause

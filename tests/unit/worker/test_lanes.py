@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from howdah.core.model import Due, LaneKey, Offer
-from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, WEIGHTS, LaneBook
+from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, PEEK_LAG_US, WEIGHTS, LaneBook
 
 NOW = 10_000_000_000
 ZERO = bytes(16)
@@ -178,6 +178,31 @@ def test_rewind_begins_every_lane_anew_once() -> None:
 
     assert {each.run_at for each in asked} == {0}
     assert horizons == {full: 0, empty: old}
+
+
+def test_peek_that_finds_nothing_due_raises_the_horizon() -> None:
+    """Runs for other workers, which a peek passed by, are not walked again by each claim and each peek."""
+    lane = LaneKey(1, NORMAL)
+    book = LaneBook()
+    book.set_queues({1: 1})
+    book.peeked(book.take_unsure(10, NOW), [], NOW + 5)
+    book.wake(lane, NOW, NOW)
+    [offer] = book.offers(NOW, 1)
+
+    assert offer.horizon_run_at == NOW - PEEK_LAG_US
+
+
+def test_rewind_during_a_peek_is_not_forgotten() -> None:
+    """What `*` announced while a peek was under way is looked for, although the peek found nothing."""
+    lane = LaneKey(1, NORMAL)
+    book = book_of({lane: 1})
+    book.claimed(book.offers(NOW, 1), [])
+    asked = book.take_unsure(10, NOW)
+    book.rewind()
+    book.peeked(asked, [], NOW)
+    again = {each.lane: each.run_at for each in book.take_unsure(10, NOW)}
+
+    assert again[lane] == 0
 
 
 def test_reset_forgets_horizons() -> None:

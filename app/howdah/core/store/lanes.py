@@ -29,16 +29,19 @@ class Lanes:
         self._peek = load("lane.peek", schema)
         self._notify = load("lane.notify", schema)
 
-    async def peek(self, conn: Connection, lanes: Sequence[Horizon], target_ids: Sequence[int]) -> list[Due]:
-        """Return when the next run of each lane is due.
+    async def peek(
+        self, conn: Connection, lanes: Sequence[Horizon], target_ids: Sequence[int], *, ahead_s: float
+    ) -> list[Due]:
+        """Return when the next run of each lane is due, if it is soon.
 
         Args:
             conn: Hot, autocommit, reading raw.
             lanes: 1 to `LANES_PER_PEEK_MAX` lanes and from where on to look in each.
             target_ids: Runs of other targets are passed by.
+            ahead_s: Runs that are due later than in so many seconds do not count.
 
         Returns:
-            One item for each lane in which a run waits, in no order.
+            One item for each lane in which such a run waits, in no order.
 
         Raises:
             DatabaseUnavailable: The connection is lost.
@@ -49,6 +52,7 @@ class Lanes:
             "horizon_run_ats": Instants([each.run_at for each in lanes]),
             "horizon_task_ids": Uuids([each.task_id for each in lanes]),
             "target_ids": Int4s(target_ids),
+            "ahead_s": ahead_s,
         }
         with translated():
             cursor = await conn.cursor(binary=True).execute(self._peek, parameters)
