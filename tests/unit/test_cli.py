@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from howdah.cli import main
 
-COMMANDS = ("api", "doctor", "key", "migrate", "scheduler", "tenant", "up", "version", "worker")
+COMMANDS = ("api", "bench", "doctor", "key", "migrate", "scheduler", "tenant", "up", "version", "worker")
 
 
 def test_help_lists_every_command() -> None:

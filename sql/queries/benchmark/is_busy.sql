@@ -1,0 +1,11 @@
+-- Whether somebody would feel a benchmark: a run is under way, or some ended within the last two minutes.
+-- params: none.
+-- returns: one row: is_busy.
+-- index: runs_running_idx, queue_stats_pkey
+SELECT
+    EXISTS (SELECT FROM howdah.runs AS r WHERE r.lease_token IS NOT NULL)
+    OR EXISTS (
+        SELECT
+        FROM howdah.queue_stats AS s
+        WHERE s.bucket_at >= date_trunc('minute', howdah.now()) - interval '2 minutes'
+    ) AS is_busy
