@@ -18,6 +18,12 @@ DECLARE
     problem text;
     rest text;
 BEGIN
+    IF options = '{}' THEN
+        task_id := howdah.enqueue_plain(howdah.tenant_number(tenant), queue, handler, payload, run_at);
+        IF task_id IS NOT NULL THEN
+            RETURN task_id;
+        END IF;
+    END IF;
     IF jsonb_typeof(options) IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION 'options must be a JSON object' USING ERRCODE = 'JQ422';
     END IF;

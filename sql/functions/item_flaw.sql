@@ -10,6 +10,9 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    fields constant text[] := ARRAY[
+        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'tags', 'traceparent'
+    ];
     field text;
     harmless json;
     member record;
@@ -32,24 +35,19 @@ BEGIN
                     || ' must not contain \u0000 or a lone surrogate';
         END;
     END IF;
-    SELECT k.key INTO field
-    FROM json_object_keys(item) AS k (key)
-    WHERE k.key <> ALL (ARRAY[
-        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'tags', 'traceparent'
-    ])
-    LIMIT 1;
-    IF field IS NOT NULL THEN
-        RETURN 'validation /' || field || ' is not a field of a task';
-    END IF;
     FOR member IN
         SELECT f.key, f.value
         FROM json_each(item) AS f (key, value)
-        WHERE (f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null')
+        WHERE f.key <> ALL (fields)
+            OR (f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null')
             OR (
                 f.key IN ('http', 'retry', 'tags')
                 AND (length(f.value::text) > 100000 OR f.value::text ~ long_exponent)
             )
     LOOP
+        IF member.key <> ALL (fields) THEN
+            RETURN 'validation /' || member.key || ' is not a field of a task';
+        END IF;
         IF json_typeof(member.value) = 'null' THEN
             RETURN 'validation /' || member.key || ' must not be null; leave it out';
         END IF;

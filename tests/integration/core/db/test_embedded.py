@@ -303,7 +303,9 @@ def test_cluster_is_never_opened_by_another_major_version(
         pass
     monkeypatch.setenv("HOWDAH_PG_BIN", str(find_binaries(cluster_major=18, chosen=None).bin_dir))
 
-    with pytest.raises(EmbeddedUnavailable, match=r"made by PostgreSQL 17 and cannot be opened by 18; to start .*: rm -rf /"):
+    with pytest.raises(
+        EmbeddedUnavailable, match=r"made by PostgreSQL 17 and cannot be opened by 18; to start .*: rm -rf /"
+    ):
         EmbeddedPostgres(server_directory / "pg").start()
 
 
