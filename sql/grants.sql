@@ -78,6 +78,7 @@ BEGIN
         howdah.now(),
         howdah.id_floor(timestamptz),
         howdah.id_time(uuid),
+        howdah.like_patterns(text[]),
         howdah.run_state(uuid, integer, integer, timestamptz, timestamptz)
     TO howdah_readonly;
 END

@@ -12,6 +12,7 @@ from howdah.core.db.precheck import examine
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import SchemaRefused
 from howdah.core.service import ExitCode
+from howdah.core.store.lanes import Lanes
 from howdah.core.store.maintenance import Maintenance
 from howdah.core.store.partitions import Partitions
 from howdah.core.store.workers import Workers
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
     from howdah.core.db.connect import Connection
     from howdah.core.settings import Settings
+    from howdah.core.store.lanes import Unserved
     from howdah.core.store.maintenance import ChoreStatus
 
 # The most frequent chore is due every second and the longest pause after a failure
 # is minutes: what is a minute late has nobody who does it.
 OVERDUE_S_MAX: Final = 60.0
+# A worker that is missing may leave thousands of queues unserved; the first lines say what to do.
+UNSERVED_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Diagnosis:
 
 
 async def diagnose(settings: Settings) -> Diagnosis:
-    """Examine server, schema, partitions, chores and workers.
+    """Examine server, schema, partitions, chores, workers, and work that none of them takes.
 
     Raises:
         DatabaseUnavailable: There is no connection.
@@ -77,6 +81,7 @@ async def diagnose(settings: Settings) -> Diagnosis:
             found.append(_partitions(await Partitions(settings.schema).ahead(conn), settings.partition_days_ahead))
             found += _chores(await Maintenance(settings.schema).list(conn))
             found.append(_workers(*await Workers(settings.schema).count(conn)))
+            found += _unserved(await Lanes(settings.schema).unserved(conn, UNSERVED_MAX + 1))
     return Diagnosis(found)
 
 
@@ -113,3 +118,18 @@ def _chores(chores: list[ChoreStatus]) -> Iterator[Observation]:
 def _workers(live: int, stopping: int, silent: int) -> Observation:
     text = f"{live} live, {stopping} stopping, {silent} not heard of within the last hour"
     return Observation("ok" if live else "attend", "workers", text if live else f"{text}: nothing is run")
+
+
+def _unserved(found: list[Unserved]) -> Iterator[Observation]:
+    if not found:
+        yield Observation("ok", "tasks", "none is due for a minute in a queue where no live worker takes it")
+    for each in found[:UNSERVED_MAX]:
+        what = "delivers callbacks" if each.target == "http" else f"has the handler {each.target}"
+        variables = "HOWDAH_CALLBACKS" if each.target == "http" else "HOWDAH_HANDLERS"
+        if not each.is_parked:
+            what, variables = f"that {what} claims from it", f"{variables}, HOWDAH_QUEUES"
+        since = format_duration(60.0 * max(1, round(each.since_s / 60)))
+        text = f"queue {each.queue} of tenant {each.tenant}: due for {since}, and no live worker {what} ({variables})"
+        yield Observation("attend", "tasks", text)
+    if len(found) > UNSERVED_MAX:
+        yield Observation("attend", "tasks", "and more: see the views stuck and tasks_blocked")

@@ -7,9 +7,8 @@ SELECT
     EXISTS (
         SELECT 1
         FROM howdah.workers_live AS w
-        CROSS JOIN unnest(w.queues) AS p (pattern)
         WHERE w.state = 'live'
-            AND o.queue LIKE translate(replace(p.pattern, '_', '\_'), '*?', '%_')
+            AND o.queue LIKE ANY (howdah.like_patterns(w.queues))
             AND CASE WHEN o.target = 'http' THEN w.serves_http ELSE o.target = ANY (w.handlers) END
     ) AS served
 FROM howdah.oldest_waiting AS o

@@ -12,6 +12,7 @@ import pytest
 
 from howdah.api.auth import CACHE_S
 from howdah.core.credentials import hash_secret, split_key
+from howdah_scheduler.park import Park
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores
@@ -94,6 +95,30 @@ async def test_doctor_points_at_what_needs_attention(database: str, chores: Chor
     assert "chore sweep      failed 3 times in a row: out of luck" in attend
     assert "partitions       there for 5 of 14 days only" in attend
     assert "workers          0 live" in attend
+
+
+async def test_doctor_names_tasks_that_no_worker_takes(database: str, chores: Chores, queue: Queue) -> None:
+    """A queue that no worker with the handler claims from, and callbacks that nobody delivers, are a line each."""
+    await queue.enqueue()
+    await queue.sql('SELECT howdah.enqueue(\'hooks\', options => \'{"http": {"url": "https://example.com"}}\')')
+    await queue.sql("SELECT howdah.enqueue('hooks', 'h')")
+    await chores.travel("10 minutes")
+    worker_id = await chores.register(handlers=("h",))
+    await queue.sql("UPDATE howdah.workers SET queues = '{hook*}' WHERE id = %s", worker_id)
+    await chores.take(Park("howdah", grace_s=1.0))
+    await chores.travel("10 minutes 5 seconds")
+    await chores.take(Park("howdah", grace_s=1.0))
+    await chores.travel("20 minutes")
+    await queue.sql("UPDATE howdah.workers SET heartbeat_at = howdah.now()")
+    report = _howdah(database, "doctor")
+    tasks = sorted(line for line in _marks(report.stdout, "attend") if line.startswith("tasks"))
+
+    assert report.returncode == 1
+    assert [line.split(maxsplit=1)[1] for line in tasks] == [
+        "queue hooks of tenant default: due for 20m, and no live worker delivers callbacks (HOWDAH_CALLBACKS)",
+        "queue q of tenant default: due for 20m, and no live worker that has the handler h claims from it "
+        "(HOWDAH_HANDLERS, HOWDAH_QUEUES)",
+    ]
 
 
 def test_key_is_printed_once_and_only_its_hash_is_stored(database: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from psycopg.types.json import Jsonb
 
+from howdah.core import reader
 from howdah.core.errors import DurationInvalid
 from howdah.core.ids import IdMint, id_time, uuid7_floor
 from howdah.core.retry import DEFAULT, RetryPolicy, check, delay_s
@@ -144,3 +146,32 @@ async def test_id_minted_by_sql_is_one_of_ours(conn: psycopg.AsyncConnection) ->
 
     assert row is not None
     assert abs(id_time(row[0]) - row[1]) < timedelta(seconds=1)
+
+
+async def test_queue_pattern_is_the_same_in_both(conn: psycopg.AsyncConnection) -> None:
+    """SQL says of every name and pattern that are allowed what a worker's own matching says."""
+    seed = random.randrange(2**32)
+    drawn = random.Random(seed)
+    letters = "ab_.-0"
+    names = ["a", "a" + "_.-" * 40, *("a" + "".join(drawn.choices(letters, k=drawn.randrange(5))) for _ in range(80))]
+    patterns = ["*", "?", "a*", "*a", "a_b", "a?b", "a.*", "*.*", "a-*", "**"]
+    patterns += ["".join(drawn.choices(letters[:2] + "_.*?", k=drawn.randrange(1, 5))) for _ in range(80)]
+    allowed = [each for each in patterns if _is_allowed(each)]
+    pairs = [(name, pattern) for name in names for pattern in allowed]
+    cursor = await conn.execute(
+        "SELECT c.name LIKE ANY (howdah.like_patterns(ARRAY['zzz', c.pattern]))"
+        " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS c (name, pattern, n) ORDER BY c.n",
+        [[name for name, _ in pairs], [pattern for _, pattern in pairs]],
+    )
+    answers = [row[0] for row in await cursor.fetchall()]
+    expected = [fnmatchcase(name, pattern) for name, pattern in pairs]
+
+    assert 100 < sum(expected) < len(pairs) - 100
+    assert answers == expected, f"seed {seed}"
+
+
+def _is_allowed(pattern: str) -> bool:
+    try:
+        return bool(reader.queue_patterns().read(pattern) == (pattern,))
+    except ValueError:
+        return False

@@ -131,25 +131,74 @@ async def test_stuck_shows_a_run_that_is_blocked_without_a_reason(
 
 
 @pytest.mark.parametrize(
-    ("queues", "handlers", "is_shown"),
+    ("queues", "handlers", "problem"),
     [
-        (["*"], ["h"], True),
-        (["x", "q"], ["h"], True),
-        (["?"], ["h"], True),
-        (["*"], ["other"], False),
-        (["q_"], ["h"], False),
+        (["*"], ["h"], "not_claimed"),
+        (["x", "q"], ["h"], "not_claimed"),
+        (["?"], ["h"], "not_claimed"),
+        (["*"], ["other"], "unserved"),
+        (["q_"], ["h"], "unserved"),
+        (["q.*", "x"], ["h"], "unserved"),
     ],
 )
-async def test_stuck_shows_the_head_of_a_lane_that_live_workers_pass_by(
-    queue: Queue, queues: list[str], handlers: list[str], is_shown: bool
+async def test_stuck_shows_the_head_of_a_lane_and_whether_anybody_could_claim_it(
+    queue: Queue, queues: list[str], handlers: list[str], problem: str
 ) -> None:
-    """A run that has been due for five minutes is stuck only if a live worker serves its queue and its target."""
+    """A run that is due for long has workers that are full, or none that claims its target from its queue."""
     task, _ = await queue.enqueue(2)
     await queue.sql("SET howdah.clock_offset = '6 minutes'")
+    # Of another queue, or of another target: neither helps.
+    await _register(queue, "elsewhere", queues=["elsewhere"], handlers=["h"])
+    await _register(queue, "callbacks", queues=["*"], handlers=[], serves_http=True)
     await _register(queue, "w1", queues=queues, handlers=handlers)
     stuck = await queue.sql("SELECT problem, task_id FROM howdah.stuck")
 
-    assert stuck == [{"problem": "not_claimed", "task_id": task}] * is_shown
+    assert stuck == [{"problem": problem, "task_id": task}]
+
+
+async def test_stuck_gives_workers_time_to_come_back(queue: Queue) -> None:
+    """An unserved queue is shown after a minute, and one whose workers are full after five."""
+    await queue.enqueue()
+    shown = {}
+    for name, handlers in (("served", ["h"]), ("unserved", ["other"])):
+        worker_id = await _register(queue, name, handlers=handlers, lease_s=3600.0)
+        for offset in ("50 seconds", "70 seconds", "4 minutes", "6 minutes"):
+            await queue.sql(f"SET howdah.clock_offset = '{offset}'")
+            shown[name, offset] = [row["problem"] for row in await queue.sql("SELECT problem FROM howdah.stuck")]
+        await queue.run("worker.stop", worker_id=worker_id)
+
+    assert [shown["served", each] for each in ("50 seconds", "70 seconds", "4 minutes", "6 minutes")] == [
+        [],
+        [],
+        [],
+        ["not_claimed"],
+    ]
+    assert [shown["unserved", each] for each in ("50 seconds", "70 seconds", "4 minutes")] == [
+        [],
+        ["unserved"],
+        ["unserved"],
+    ]
+
+
+async def test_stuck_leaves_parked_targets_to_tasks_blocked(queue: Queue) -> None:
+    """Where no worker at all has the handler, runs that are about to be parked are no second problem."""
+    await queue.enqueue()
+    await queue.sql("UPDATE howdah.targets SET is_parked = true WHERE handler = 'h'")
+    await queue.sql("SET howdah.clock_offset = '6 minutes'")
+
+    assert await queue.sql("SELECT * FROM howdah.stuck") == []
+
+
+async def test_stuck_shows_callbacks_of_a_queue_that_nobody_delivers(queue: Queue) -> None:
+    """Callbacks are a target like handlers: who claims from the queue must deliver them."""
+    await queue.enqueue()
+    await queue.sql('SELECT howdah.enqueue(\'hooks\', options => \'{"http": {"url": "https://example.com"}}\')')
+    await queue.sql("SET howdah.clock_offset = '6 minutes'")
+    await _register(queue, "handlers", queues=["*"], handlers=["h"])
+    await _register(queue, "callbacks", queues=["q"], handlers=[], serves_http=True)
+    stuck = await queue.sql("SELECT problem, queue, target FROM howdah.stuck ORDER BY queue")
+
+    assert [tuple(row.values()) for row in stuck] == [("unserved", "hooks", "http"), ("not_claimed", "q", "h")]
 
 
 async def test_recent_failures_show_type_and_message_of_the_last_day(queue: Queue) -> None:

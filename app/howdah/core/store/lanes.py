@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from howdah.core import metrics
 from howdah.core.db.arrays import Instants, Int2s, Int4s, Uuids
@@ -21,13 +21,27 @@ if TYPE_CHECKING:
 LANES_PER_PEEK_MAX: Final = 1_000
 
 
+class Unserved(NamedTuple):
+    """Work that waits in a queue, and that no live worker takes from there."""
+
+    tenant: str
+    queue: str
+    target: str
+    """Name of the handler, or `http`."""
+    is_parked: bool
+    """No live worker serves the target in any queue."""
+    since_s: float
+    """Seconds since the oldest run that was seen was due."""
+
+
 class Lanes:
-    """The queries under `sql/queries/lane` that workers use."""
+    """The queries under `sql/queries/lane`, but for the scheduler's sweep."""
 
     def __init__(self, schema: str) -> None:
         """Work on the installation with this schema."""
         self._peek = load("lane.peek", schema)
         self._notify = load("lane.notify", schema)
+        self._unserved = load("lane.unserved", schema)
 
     async def peek(
         self, conn: Connection, lanes: Sequence[Horizon], target_ids: Sequence[int], *, ahead_s: float
@@ -57,6 +71,16 @@ class Lanes:
         with translated():
             cursor = await conn.cursor(binary=True).execute(self._peek, parameters)
             return [Due(LaneKey(row[0], row[1]), row[2], row[3]) for row in await cursor.fetchall()]
+
+    async def unserved(self, conn: Connection, row_count: int) -> list[Unserved]:
+        """Return what waits that no live worker takes, as far as the heads of lanes tell; the longest wait first.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            cursor = await conn.execute(self._unserved, {"row_count": row_count})
+            return [Unserved(*row) for row in await cursor.fetchall()]
 
     async def notify(self, conn: Connection, words: Iterable[Word]) -> None:
         """Tell the workers which lanes have work.
