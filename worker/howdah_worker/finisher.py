@@ -2,12 +2,14 @@
 
 A report is repeated until PostgreSQL has answered, however long that takes; the
 lease's token sees to it that each is recorded at most once. Its run is held, and
-its lease renewed, until then.
+its lease renewed, until then. One whose row a stranger has locked waits apart, so
+that the others do not wait with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,14 +21,16 @@ from howdah.core.backoff import retry_forever
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.model import LaneKey
 from howdah.core.store.reports import record
+from howdah.core.store.server import Server
 from howdah.core.wake import LaneReady
 from howdah_worker.connection import HotConnection
 from howdah_worker.run import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from howdah.core.model import Rearmed
+    from howdah.core.db.connect import Connection
+    from howdah.core.model import LeaseKey, Rearmed
     from howdah.core.settings import Settings
     from howdah.core.store.lanes import Lanes
     from howdah.core.store.reports import Recorded
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 # More rows in one statement cost no less each, and hold their locks for longer.
 BATCH_MAX: Final = 1_000
+# How long a batch waits for a row that is locked, before what is locked is set aside; and how often that is looked at.
+LOCK_S_MAX: Final = 0.25
+LOCKED_PAUSE_S: Final = 0.5
 # At most one message to other workers in this time, the first at once.
 NOTIFY_PAUSE_S: Final = 0.005
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -70,6 +77,7 @@ class Finisher:
             on_room: Called after each batch.
         """
         self._connection = HotConnection(settings)
+        self._server = Server(settings.schema)
         self._runs = runs
         self._lanes = lanes
         self._keeper = keeper
@@ -78,6 +86,8 @@ class Finisher:
         self._on_room = on_room
         self._pending: list[Run] = []
         self._under_way: list[Run] = []
+        self._locked: list[Run] = []
+        self._locked_at = 0.0
         self._words: dict[LaneKey, int] = {}
         self._notified_at = 0.0
         self._wanted = asyncio.Event()
@@ -97,7 +107,7 @@ class Finisher:
 
     def backlog(self) -> int:
         """Return how many reports are not recorded yet."""
-        return len(self._pending) + len(self._under_way)
+        return len(self._pending) + len(self._under_way) + len(self._locked)
 
     async def flush(self) -> None:
         """Wait until everything reported so far, and meanwhile, is recorded."""
@@ -124,6 +134,8 @@ class Finisher:
                     self._under_way = []
                     self._done.set()
                     self._on_room()
+                if self._locked and time.monotonic() >= self._locked_at:
+                    await retry_forever(self._look_at_locked, "finish", stop)
                 if self._words and time.monotonic() >= self._notified_at + NOTIFY_PAUSE_S:
                     await self._notify()
                 if time.monotonic() >= self._tally.due_at:
@@ -141,6 +153,8 @@ class Finisher:
             return
         self._wanted.clear()
         timeout_s = self._tally.due_at - time.monotonic()
+        if self._locked:
+            timeout_s = min(timeout_s, self._locked_at - time.monotonic())
         if self._words:
             timeout_s = self._notified_at + NOTIFY_PAUSE_S - time.monotonic()
         try:
@@ -149,9 +163,16 @@ class Finisher:
         except TimeoutError:
             pass
 
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        async with self._connection.use() as conn:
+            if self._connection.is_new:
+                await self._server.limit_session(conn, statement_timeout_s=0, lock_timeout_s=LOCK_S_MAX)
+            yield conn
+
     async def _record(self) -> None:
         batch = self._under_way
-        async with self._connection.use() as conn:
+        async with self._connected() as conn:
             begun = time.monotonic()
             recorded = await record(conn, self._runs, [run.report for run in batch])
         metrics.FINISH_SECONDS.observe_many([time.monotonic() - begun])
@@ -159,6 +180,8 @@ class Finisher:
 
     def _settle(self, batch: list[Run], recorded: Recorded) -> None:
         """Let go of the leases, count, and tell what did not go as reported."""
+        if recorded.locked:
+            batch = self._set_aside(batch, set(recorded.locked))
         self._keeper.forget(batch)
         metrics.FINISH_BATCH_RUNS.observe_many([len(batch)])
         verdicts = {each.key: each for each in recorded.rearmed}
@@ -173,6 +196,22 @@ class Finisher:
             self._log(by_key[key], "result_not_storable", reason=reason)
         for key, reason in recorded.unrecorded:
             self._log(by_key[key], "report_not_recorded", reason=reason)
+
+    def _set_aside(self, batch: list[Run], locked: set[LeaseKey]) -> list[Run]:
+        """Keep what is locked for later; return the rest."""
+        aside = [run for run in batch if run.key in locked]
+        self._locked += aside
+        self._locked_at = time.monotonic() + LOCKED_PAUSE_S
+        self._log(aside[0], "reports_wait_for_locks", count=len(aside))
+        return [run for run in batch if run.key not in locked]
+
+    async def _look_at_locked(self) -> None:
+        """Report again what is locked no longer."""
+        async with self._connected() as conn:
+            locked = set(await self._runs.find_locked(conn, [run.key for run in self._locked]))
+        self._pending += [run for run in self._locked if run.key not in locked]
+        self._locked = [run for run in self._locked if run.key in locked]
+        self._locked_at = time.monotonic() + LOCKED_PAUSE_S
 
     def _rearmed(self, each: Rearmed) -> None:
         if each.run_at is None:
@@ -200,14 +239,14 @@ class Finisher:
         self._words = {}
         self._notified_at = time.monotonic()
         try:
-            async with self._connection.use() as conn:
+            async with self._connected() as conn:
                 await self._lanes.notify(conn, words)
         except DatabaseUnavailable:
             _logger.info("wake_ups_lost")  # Polls find what nobody was told of.
 
     async def _write_tally(self) -> None:
         try:
-            async with self._connection.use() as conn:
+            async with self._connected() as conn:
                 await self._tally.write(conn)
         except DatabaseUnavailable as reason:
             _logger.info("tally_delayed", extra={"fields": {"reason": str(reason)}})

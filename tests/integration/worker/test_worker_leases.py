@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
 
 import howdah
 from tests.fix_wait import eventually_async
 from tests.fix_worker import LEASE_S, metric
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.fix_proxy import CuttingProxy
     from tests.fix_worker import Workbench
 
@@ -247,3 +248,39 @@ async def test_worker_resumes_by_itself_after_all_connections_were_reset(bench: 
 
     assert row == {"n": 500, "tasks": 500}
     assert proxy.cut_count > 0
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT howdah.cancel(%s)", "SELECT 1 FROM howdah.runs WHERE task_id = %s FOR UPDATE"]
+)
+async def test_run_that_a_stranger_has_locked_keeps_no_other_waiting(
+    bench: Workbench, caplog: pytest.LogCaptureFixture, statement: LiteralString
+) -> None:
+    """A forgotten transaction that holds a running task's row delays the record of that task only."""
+    gate = asyncio.Event()
+
+    @howdah.handler("gated")
+    async def gated(payload: Any) -> None:
+        await gate.wait()
+
+    @howdah.handler("flaky")
+    async def flaky(payload: Any, ctx: howdah.Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError
+
+    await bench.start()
+    [held] = await bench.enqueue("gated")
+    await eventually_async(lambda: bench.is_running(held), 5, "it runs")
+    async with await psycopg.AsyncConnection.connect(bench.database) as stranger:
+        await stranger.execute(statement, [held])
+        gate.set()
+        others = await bench.enqueue("flaky", count=20, retry={"initial": "10ms"})
+        for task in others:
+            await bench.ended(task, timeout_s=10)
+        before = await bench.history(held)
+        await stranger.rollback()
+    row = await bench.ended(held)
+
+    assert before == []
+    assert (row["outcome"], row["claim_no"]) == ("succeeded", 1)
+    assert "reports_wait_for_locks" in caplog.messages

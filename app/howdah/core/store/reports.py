@@ -3,6 +3,9 @@
 Whoever knows a lease's token owns its outcome. A report whose lease is no longer
 held is looked up in history by a later statement, with a fresh snapshot: in the
 same one, a repeat that raced the first report would seem to have lost its lease.
+
+A run whose row somebody else has locked, a client that forgot its transaction after
+`howdah.cancel` for example, is set aside: it must not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg
+from psycopg import errors
 
 from howdah.core.db.bisect import bisected, concerns_all
 from howdah.core.db.errors import is_missing_partition, retrying, translated
 from howdah.core.model import LeaseKey, Rearmed
+from howdah.core.store.server import within_limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +44,7 @@ class Recorded:
         already: Leases whose outcome had been recorded as reported: a repeat after a lost answer.
         refused: Leases that were not held any more, with what history has for them, if anything.
         replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
+        locked: Leases whose rows somebody else has locked; nothing is recorded of them yet.
         unrecorded: Reports that could not be recorded at all, with the reason: their leases run out. So it is
             where history has no partition for the task's day, and rescue waits until there is one.
     """
@@ -47,6 +53,7 @@ class Recorded:
     already: list[LeaseKey] = field(default_factory=list)
     refused: list[tuple[LeaseKey, str | None]] = field(default_factory=list)
     replaced: list[tuple[LeaseKey, str]] = field(default_factory=list)
+    locked: list[LeaseKey] = field(default_factory=list)
     unrecorded: list[tuple[LeaseKey, str]] = field(default_factory=list)
 
 
@@ -56,24 +63,34 @@ async def record(conn: Connection, runs: Runs, reports: Sequence[Report]) -> Rec
     Safe to repeat with the same reports: what was recorded before is recognised.
 
     Args:
-        conn: Hot, autocommit, reading raw.
+        conn: Hot, autocommit, reading raw, with a `lock_timeout`: the longest wait for a row that is locked.
         runs: The statements.
         reports: At least one.
 
     Raises:
         DatabaseUnavailable: The connection is lost; whether it was recorded is unknown. Repeat it.
-        StorageUnavailable: The server has no room. Repeat it later.
+        StorageUnavailable: The server has no room, or a table is locked. Repeat it later.
     """
     batch = _Batch(conn, runs, reports)
-    with translated():
+    with translated(), within_limits():
         try:
-            await retrying(batch.record_all)
-        except psycopg.Error as error:
-            if concerns_all(error):
+            await _record(batch)
+        except errors.LockNotAvailable:
+            if not await batch.set_aside_locked():
                 raise
-            await retrying(batch.record_each)
+            await _record(batch)
     await batch.look_up()
+    batch.recorded.locked = batch.locked
     return batch.recorded
+
+
+async def _record(batch: _Batch) -> None:
+    try:
+        await retrying(batch.record_all)
+    except psycopg.Error as error:
+        if concerns_all(error):
+            raise
+        await retrying(batch.record_each)
 
 
 class _Batch:
@@ -87,7 +104,18 @@ class _Batch:
             self._failing = [each for each in reports if each.outcome not in _COMPLETING and each.outcome != "released"]
             self._releasing = [report for report in reports if report.outcome == "released"]
         self._unmatched: list[Report] = []
+        self.locked: list[LeaseKey] = []
         self.recorded = Recorded()
+
+    async def set_aside_locked(self) -> bool:
+        """Leave out what somebody else has locked; False if that is nothing."""
+        keys = [report.key for report in (*self._completing, *self._failing, *self._releasing)]
+        self.locked = await self._runs.find_locked(self._conn, keys)
+        locked = set(self.locked)
+        self._completing = [report for report in self._completing if report.key not in locked]
+        self._failing = [report for report in self._failing if report.key not in locked]
+        self._releasing = [report for report in self._releasing if report.key not in locked]
+        return bool(locked)
 
     async def record_all(self) -> None:
         """Record everything; a single statement needs no transaction around it."""
@@ -98,9 +126,9 @@ class _Batch:
             (self._release, self._releasing),
         ]
         present = [(write, part) for write, part in kinds if part]
-        if len(present) == 1:
-            write, part = present[0]
-            await write(part)
+        if len(present) <= 1:
+            for write, part in present:
+                await write(part)
             return
         async with self._conn.transaction():
             for write, part in present:

@@ -43,6 +43,7 @@ class Runs:
         self._fail = load("run.fail", schema)
         self._release = load("run.release", schema)
         self._find_recorded = load("run.find_recorded", schema)
+        self._find_locked = load("run.find_locked", schema)
         self._heartbeat = load("run.heartbeat", schema)
 
     async def claim(
@@ -134,6 +135,15 @@ class Runs:
         """
         rows = await _fetch(conn, (self._find_recorded, _lease_parameters(keys)))
         return {LeaseKey(row[0], row[1], row[2]): row[3] for row in rows}
+
+    async def find_locked(self, conn: Connection, keys: Sequence[LeaseKey]) -> list[LeaseKey]:
+        """Return those of these leases that are held and whose rows somebody else has locked.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; ask again.
+        """
+        rows = await _fetch(conn, (self._find_locked, _lease_parameters(keys)))
+        return [LeaseKey(*row) for row in rows]
 
     def heartbeat(self, conn: SyncConnection, keys: Sequence[LeaseKey], lease_s: float) -> list[Beat]:
         """Renew leases and learn what became of each run; never waits for a row lock.
