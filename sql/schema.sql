@@ -453,8 +453,6 @@ CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE 
 
 CREATE INDEX runs_ready_idx ON howdah.runs USING btree (queue_id, priority, run_at, task_id) WHERE (lease_token IS NULL);
 
-CREATE INDEX runs_running_idx ON howdah.runs USING btree (queue_id) WHERE (lease_token IS NOT NULL);
-
 CREATE INDEX workers_live_idx ON howdah.workers USING btree (heartbeat_at) WHERE (stopped_at IS NULL);
 
 ALTER TABLE ONLY howdah.api_keys

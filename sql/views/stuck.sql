@@ -61,7 +61,7 @@ found AS (
     SELECT
         'past_deadline', r.tenant_id, r.task_id, r.queue_id, r.priority, r.target_id, r.attempt, r.worker_id, r.deadline_at
     FROM howdah.runs AS r
-    WHERE r.lease_token IS NOT NULL AND r.deadline_at < howdah.now() AND r.lease_expires_at >= howdah.now()
+    WHERE r.deadline_at < howdah.now() AND r.lease_expires_at >= howdah.now()
     UNION ALL
     SELECT
         'blocked_without_reason', q.tenant_id, r.task_id, q.id, p.priority, r.target_id, r.attempt, NULL,

@@ -1,9 +1,9 @@
 -- Whether somebody would feel a benchmark: a run is under way, or some ended within the last two minutes.
 -- params: none.
 -- returns: one row: is_busy.
--- index: runs_running_idx, queue_stats_pkey
+-- index: runs_lease_idx, queue_stats_pkey
 SELECT
-    EXISTS (SELECT FROM howdah.runs AS r WHERE r.lease_token IS NOT NULL)
+    EXISTS (SELECT FROM howdah.runs AS r WHERE r.lease_expires_at IS NOT NULL)
     OR EXISTS (
         SELECT
         FROM howdah.queue_stats AS s

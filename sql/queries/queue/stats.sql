@@ -2,7 +2,7 @@
 -- any backlog; a count that reaches count_max means "at least".
 -- params: queue_id; count_max.
 -- returns: one row: queued, scheduled, retrying, blocked, running, dead_letters, oldest_queued_at, oldest_age_s.
--- index: runs_ready_idx, runs_running_idx, dead_letters_queue_idx
+-- index: runs_ready_idx, runs_lease_idx, dead_letters_queue_idx
 WITH waiting AS MATERIALIZED (
     SELECT lane.priority, r.blocked_by, r.attempt, r.run_at
     FROM generate_series(0, 4) AS lane (priority)
@@ -28,7 +28,7 @@ SELECT
         FROM (
             SELECT 1
             FROM howdah.runs AS r
-            WHERE r.queue_id = %(queue_id)b::integer AND r.lease_token IS NOT NULL
+            WHERE r.queue_id = %(queue_id)b::integer AND r.lease_expires_at IS NOT NULL
             LIMIT %(count_max)b::integer
         ) AS running
     ) AS running,
