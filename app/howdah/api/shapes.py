@@ -58,7 +58,10 @@ PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high", "critical")
 class HttpTarget(Struct, forbid_unknown_fields=True):
     """A callback: the request that is sent when the task runs. `payload` is its body, or `body` here."""
 
-    url: Annotated[str, Meta(description="http or https; at most 2,048 ASCII characters, no user, no fragment.")]
+    url: Annotated[
+        str,
+        Meta(description="http or https; at most 2,048 ASCII characters, no user, no fragment, no private address."),
+    ]
     method: Annotated[Method, Meta(description="POST if not given.")] | UnsetType = UNSET
     headers: (
         Annotated[
