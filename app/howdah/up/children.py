@@ -136,8 +136,7 @@ class Children:
         child.pump.join(1.0)
         pid, child.process = child.process.pid, None
         if code in _HOPELESS:
-            # What it said stands on the screen in full, with a traceback if there is one.
-            why = child.last_words[-1].splitlines()[0] if child.last_words else f"see {child.log_file}"
+            why = _gist(child.last_words[-1]) if child.last_words else f"see {child.log_file}"
             raise UpRefused(f"{child.name} cannot start because of {_HOPELESS[code]}: {why}", exit_code=code)
         if time.monotonic() - child.started_at > _HEALTHY_S:
             child.pause_s = _PAUSE_S_FIRST
@@ -175,6 +174,12 @@ def summary_of(line: bytes) -> str | None:
         return None
     fields = " ".join(f"{name}={value}" for name, value in entry.items() if name not in _NOT_SHOWN)
     return f"{entry['level']} {entry.get('event', '')} {fields}".rstrip()
+
+
+def _gist(summary: str) -> str:
+    """Return the reason that a child gave, without the traceback that stands on the screen already."""
+    reason = summary.partition(" reason=")[2] or summary
+    return reason.splitlines()[0].rstrip(":")
 
 
 def _open_log(path: Path) -> BinaryIO:
