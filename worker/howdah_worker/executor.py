@@ -117,7 +117,7 @@ class Executor:
         return self._loop_plan.want(self._free, len(self._for_loop))
 
     def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, *, in_threads: bool) -> None:
-        """Take over claimed runs and start as many as there are slots.
+        """Take over claimed runs; as many as there are slots are started in the next turn of the event loop.
 
         Args:
             rows: Of run/claim.
@@ -137,7 +137,8 @@ class Executor:
                 self._loop.call_later(_TASK_AWAY_S, self._hand_back, run)
         if self._is_closed:
             self.hand_back_waiting()
-        self._fill()
+        # Not here: the next claim should be on its way first, and a handler that blocks must not do it in a claim.
+        self._loop.call_soon(self._fill)
 
     # What the keeper and the drain tell.
 
