@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 async def drain(
     executor: Executor, finisher: Finisher, keeper: LeaseKeeper, *, drain_s: float, hurry: asyncio.Event
-) -> None:
+) -> int:
     """Hand back what has not started, wait for what runs, then cancel and hand back that too.
 
     Args:
@@ -37,6 +37,9 @@ async def drain(
         keeper: Still running.
         drain_s: How long handlers may go on.
         hurry: Set for a fast stop: handlers are cancelled at once.
+
+    Returns:
+        How many outcomes could not be recorded: those runs start again when their leases end.
     """
     keeper.drain()
     executor.close()
@@ -52,9 +55,10 @@ async def drain(
     await _within(finisher.flush(), _FLUSH_S, hurry)
     if hurry.is_set():
         await _within(finisher.flush(), _FAST_S, None)
-    if finisher.backlog():
-        _logger.error("reports_lost", extra={"fields": {"count": finisher.backlog()}})
+    if lost := finisher.backlog():
+        _logger.error("reports_lost", extra={"fields": {"count": lost}})
     _logger.info("drain_ended")
+    return lost
 
 
 async def _within(work: Coroutine[Any, Any, None], limit_s: float, hurry: asyncio.Event | None) -> None:

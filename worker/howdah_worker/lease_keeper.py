@@ -32,7 +32,7 @@ from howdah_worker.run import Run, Stage
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from howdah.core.settings import Settings
     from howdah.core.store.runs import Runs, Statement, SyncConnection
@@ -58,7 +58,15 @@ class LeaseKeeper:
     """Renews leases, tells the executor what became of them, and steps in when the event loop is blocked."""
 
     def __init__(
-        self, settings: Settings, runs: Runs, workers: Workers, worker_id: int, loop: asyncio.AbstractEventLoop
+        self,
+        settings: Settings,
+        runs: Runs,
+        workers: Workers,
+        worker_id: int,
+        worker_name: str,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_forgotten: Callable[[], None],
     ) -> None:
         """Describe the keeper; `start` begins.
 
@@ -67,14 +75,19 @@ class LeaseKeeper:
             runs: Statements on runs.
             workers: Statements on this worker's row.
             worker_id: Of this worker.
+            worker_name: What it registered as.
             loop: The event loop to watch and to tell.
+            on_forgotten: Called on the event loop once the database does not know this worker any more.
         """
         self._settings = settings
         self._lease_s = settings.lease_s
         self._runs = runs
         self._workers = workers
         self._worker_id = worker_id
+        self._worker_name = worker_name
         self._loop = loop
+        self._on_forgotten = on_forgotten
+        self._is_forgotten = False
         self._executor: Executor | None = None
         self._held: dict[Run, None] = {}
         self._conn: SyncConnection | None = None
@@ -127,7 +140,9 @@ class LeaseKeeper:
         return [run for run in list(self._held) if run.renewed_at < limit]
 
     def fault(self) -> str | None:
-        """Say that no beat succeeded for a whole lease, for a readiness check; None if all is well."""
+        """Say that no beat succeeded for a whole lease, or in vain, for a readiness check; None if all is well."""
+        if self._is_forgotten:
+            return "the database does not know this worker any more"
         silent_s = time.monotonic() - self._good_at
         return f"no heartbeat for {silent_s:.0f} s" if silent_s > self._lease_s else None
 
@@ -163,8 +178,7 @@ class LeaseKeeper:
         try:
             conn = self._connection()
             self._beat_runs(conn, is_urgent)
-            if not self._workers.heartbeat(conn, self._worker_id, is_stopping=self._is_stopping):
-                _logger.warning("worker_row_gone", extra={"fields": {"worker_id": self._worker_id}})
+            self._show(conn)
         except DatabaseUnavailable as reason:
             metrics.HEARTBEAT_FAILURES.inc()
             _logger.warning("heartbeat_failed", extra={"fields": {"reason": str(reason)}})
@@ -178,6 +192,15 @@ class LeaseKeeper:
             return
         self._waits = delays()
         self._good_at = time.monotonic()
+
+    def _show(self, conn: SyncConnection) -> None:
+        """Show this worker as live; without its row, targets that only it serves would be parked in silence."""
+        if self._is_forgotten:
+            return
+        if not self._workers.heartbeat(conn, self._worker_id, self._worker_name, is_stopping=self._is_stopping):
+            self._is_forgotten = True
+            _logger.error("worker_forgotten", extra={"fields": {"worker_id": self._worker_id}})
+            self._loop.call_soon_threadsafe(self._on_forgotten)
 
     def _beat_runs(self, conn: SyncConnection, is_urgent: bool) -> None:
         """Renew the leases that are a third over, or all of them if a cancel waits."""

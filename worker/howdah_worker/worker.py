@@ -17,7 +17,7 @@ import secrets
 import socket
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from howdah.core.addresses import AddressPolicy
 from howdah.core.backoff import pause, retry_forever
@@ -28,7 +28,7 @@ from howdah.core.db.handler_connections import HandlerConnections
 from howdah.core.db.listen import Listener
 from howdah.core.db.precheck import check_server
 from howdah.core.db.schema_version import check_schema
-from howdah.core.errors import DatabaseUnavailable
+from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost
 from howdah.core.service import run
 from howdah.core.store.lanes import Lanes
 from howdah.core.store.runs import Runs
@@ -81,7 +81,7 @@ async def serve(service: Service) -> None:
     Raises:
         StartRefused: The process must not start, or must not go on.
         Stopped: The process was to stop before it had started.
-        LoopFailed: A loop crashed again and again.
+        ProcessFailed: A loop crashed again and again, the database forgot this worker, or outcomes are not recorded.
     """
     settings, stop = service.settings, service.stopping
     registry = load_handlers(settings.handlers)
@@ -95,31 +95,40 @@ async def serve(service: Service) -> None:
     )
     if report.is_lossy:
         service.readiness.warn("lossy_commit", "a crash of PostgreSQL may lose acknowledged tasks, as was allowed")
-    worker_id = await retry_forever(lambda: _register(settings, registry), "worker_register", stop)
+    worker = await retry_forever(lambda: _register(settings, registry), "worker_register", stop)
     policy = AddressPolicy(settings.callback_allow_cidrs)
     async with CallbackClient(
         policy=policy, now_s=clock.now_s, response_bytes_max=settings.callback_response_bytes_max
     ) as callbacks:
-        await _Worker(service, registry, clock, worker_id, callbacks).run()
+        await _Worker(service, registry, clock, worker, callbacks).run()
 
 
 class _Worker:
     """The parts of one worker, put together."""
 
     def __init__(
-        self, service: Service, registry: Registry, clock: DatabaseClock, worker_id: int, callbacks: CallbackClient
+        self, service: Service, registry: Registry, clock: DatabaseClock, worker: _Identity, callbacks: CallbackClient
     ) -> None:
         settings = service.settings
         runs, lanes = Runs(settings.schema), Lanes(settings.schema)
         self._service = service
         self._settings = settings
-        self._worker_id = worker_id
+        self._worker_id = worker.id
+        self._forgotten = asyncio.Event()
         self._workers = Workers(settings.schema)
         catalogue = Catalogue(settings.schema, settings.queues, registry, serves_http=settings.callbacks)
-        self._keeper = LeaseKeeper(settings, runs, self._workers, worker_id, asyncio.get_running_loop())
+        self._keeper = LeaseKeeper(
+            settings,
+            runs,
+            self._workers,
+            worker.id,
+            worker.name,
+            asyncio.get_running_loop(),
+            on_forgotten=self._forgotten.set,
+        )
         self._claimer = Claimer(
             settings,
-            worker_id,
+            worker.id,
             catalogue=catalogue,
             clock=clock,
             runs=runs,
@@ -167,14 +176,15 @@ class _Worker:
         readiness = self._service.readiness
         readiness.add("loops", lambda: claiming.fault() or keeping.fault())
         readiness.add("leases", self._keeper.fault)
-        tasks = [asyncio.create_task(claiming.run()), asyncio.create_task(keeping.run())]
+        tasks = [asyncio.create_task(work) for work in (claiming.run(), keeping.run(), self._until_forgotten())]
         _logger.info("worker_ready", extra={"fields": {"worker_id": self._worker_id}})
         try:
-            # The first ends when the process is to stop; either when a loop fails.
+            # The first ends when the process is to stop; the first two when a loop fails.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             tasks[0].cancel()
-            await drain(
+            tasks[2].cancel()
+            lost = await drain(
                 self._executor,
                 self._finisher,
                 self._keeper,
@@ -190,6 +200,13 @@ class _Worker:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+        if lost:
+            raise ReportsLost(f"{lost} outcomes were not recorded before the process had to end")
+
+    async def _until_forgotten(self) -> None:
+        """Wait until the database knows this worker no longer: another process can register, this one is not seen."""
+        await self._forgotten.wait()
+        raise RegistrationLost(f"the database does not know worker {self._worker_id} any more: was it restored?")
 
     async def _care(self) -> None:
         """Stop runs whose lease is about to end unrenewed, and hand back those that wait too long."""
@@ -199,6 +216,8 @@ class _Worker:
             self._executor.look_after(time.monotonic())
 
     async def _deregister(self) -> None:
+        if self._forgotten.is_set():
+            return  # The id may be another worker's by now.
         try:
             async with asyncio.timeout(_DEREGISTER_S):
                 async with await connect(self._settings, PROCESS, purpose="plain") as conn:
@@ -219,14 +238,20 @@ def _tune_garbage_collection() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _register(settings: Settings, registry: Registry) -> int:
+class _Identity(NamedTuple):
+    id: int
+    name: str
+
+
+async def _register(settings: Settings, registry: Registry) -> _Identity:
     host, pid = socket.gethostname(), os.getpid()
+    name = f"{host}-{pid}-{secrets.token_hex(4)}"
     async with await connect(settings, PROCESS, purpose="plain") as conn:
         with translated():
             await check_schema(conn, settings.schema)
         worker_id = await Workers(settings.schema).register(
             conn,
-            name=f"{host}-{pid}-{secrets.token_hex(4)}",
+            name=name,
             host=host,
             pid=pid,
             version=version("howdah"),
@@ -238,4 +263,4 @@ async def _register(settings: Settings, registry: Registry) -> int:
         )
     fields = {"worker_id": worker_id, "queues": list(settings.queues), "handlers": registry.names()}
     _logger.info("worker_registered", extra={"fields": fields})
-    return worker_id
+    return _Identity(worker_id, name)

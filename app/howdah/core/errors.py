@@ -21,7 +21,10 @@ that logs and problem documents need not parse messages.
      ├── LeaseLost               the lease is no longer held: the outcome was not recorded
      ├── SignatureInvalid        a received callback is not genuine, or too old
      ├── Stopped                 a wait ended because the process is to stop
-     ├── LoopFailed              a background loop crashed again and again
+     ├── ProcessFailed           the process must end, with exit code 1
+     │    ├── LoopFailed         a background loop crashed again and again
+     │    ├── RegistrationLost   the database does not know this worker any more
+     │    └── ReportsLost        a worker ended with outcomes that it could not record
      ├── HandlerInvalid          a handler was declared in a way that cannot work
      │    └── HandlerDuplicate   two functions claim one handler name
      ├── PayloadMismatch         a payload does not fit the handler's annotation
@@ -176,8 +179,20 @@ class Stopped(HowdahError):
     """A wait or a repetition ended because the process is to stop."""
 
 
-class LoopFailed(HowdahError):
+class ProcessFailed(HowdahError):
+    """The process must end with exit code 1, for its supervisor to start it anew."""
+
+
+class LoopFailed(ProcessFailed):
     """A background loop crashed again and again; the process must be replaced."""
+
+
+class RegistrationLost(ProcessFailed):
+    """The database does not know this worker any more: it was restored, or a standby that was behind took over."""
+
+
+class ReportsLost(ProcessFailed):
+    """A worker ended with outcomes that it could not record; those runs start again when their leases end."""
 
 
 class HandlerInvalid(HowdahError):

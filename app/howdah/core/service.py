@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import uvloop
 
 from howdah.core import log, signals
-from howdah.core.errors import HandlerImportFailed, LoopFailed, SettingInvalid, StartRefused, Stopped
+from howdah.core.errors import HandlerImportFailed, LoopFailed, ProcessFailed, SettingInvalid, StartRefused, Stopped
 from howdah.core.health import HealthServer, Readiness
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ExitCode(IntEnum):
     DRAINED = 0
     """Stopped as asked: what was under way is finished or handed back."""
     FAILED = 1
-    """Ended by an unexpected error, or by a second signal before it had drained."""
+    """Ended by an unexpected error, or a second signal before it had drained, or with outcomes not recorded."""
     SETTING_INVALID = 64
     """A setting is missing, wrong or unknown, or a handler module cannot be imported; a restart cannot help."""
     SCHEMA_REFUSED = 69
@@ -164,6 +164,8 @@ def _code_of(error: Exception, service: Service) -> ExitCode:
         return ExitCode.SETTING_INVALID if is_setting else ExitCode.SCHEMA_REFUSED
     if isinstance(error, LoopFailed):
         _logger.critical("loop_failed", extra={"fields": {"reason": str(error)}})
+    elif isinstance(error, ProcessFailed):
+        _logger.critical("process_failed", extra={"fields": {"reason": str(error)}})
     else:
         _logger.critical("process_crashed", exc_info=error)
     return ExitCode.FAILED

@@ -9,17 +9,19 @@ import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import howdah
-from howdah_worker import executor
+from howdah.core.errors import RegistrationLost, ReportsLost
+from howdah_worker import drain, executor
 from tests.fix_wait import eventually_async
 from tests.fix_worker import metric
 
 if TYPE_CHECKING:
     import uuid
 
-    import pytest
-
     from tests.fix_hostile import HostileServer
+    from tests.fix_proxy import CuttingProxy
     from tests.fix_worker import Workbench
 
 
@@ -268,3 +270,54 @@ async def test_second_stop_hands_back_at_once(bench: Workbench) -> None:
         await worker.task
 
     assert not await bench.is_running(task)
+
+
+async def test_worker_that_the_database_forgot_drains_and_ends(
+    bench: Workbench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its row, targets that it alone serves would be parked in silence; it finishes what runs, and fails."""
+    gate = asyncio.Event()
+
+    @howdah.handler("gated")
+    async def gated(payload: Any) -> None:
+        await gate.wait()
+
+    worker = await bench.start()
+    [task] = await bench.enqueue("gated")
+    await eventually_async(lambda: bench.is_running(task), 5, "it runs")
+    # As after a restore: the row is gone, and its id is another worker's.
+    await bench.sql("UPDATE howdah.workers SET name = 'another', heartbeat_at = 'epoch', stopping_at = NULL")
+    await eventually_async(lambda: "worker_forgotten" in caplog.messages, 10, "it has noticed")
+    gate.set()
+    with pytest.raises(RegistrationLost):
+        async with asyncio.timeout(10):
+            await worker.task
+    [row] = await bench.sql("SELECT heartbeat_at = 'epoch' AND stopped_at IS NULL AS is_untouched FROM howdah.workers")
+
+    assert (await bench.ended(task))["outcome"] == "succeeded"
+    assert caplog.messages.count("worker_forgotten") == 1
+    assert row["is_untouched"]
+
+
+async def test_worker_that_cannot_record_its_last_outcomes_fails(
+    bench: Workbench, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that lost outcomes does not count as a clean one."""
+    monkeypatch.setattr(drain, "_FLUSH_S", 0.3)
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @howdah.handler("gated")
+    async def gated(payload: Any) -> None:
+        started.set()
+        await gate.wait()
+
+    worker = await bench.start(database_url=proxy.url)
+    await bench.enqueue("gated")
+    await started.wait()
+    proxy.is_refusing = True
+    proxy.reset_all()
+    worker.service.stop()
+    gate.set()
+    with pytest.raises(ReportsLost, match="1 outcomes"):
+        async with asyncio.timeout(20):
+            await worker.task

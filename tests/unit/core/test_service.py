@@ -207,6 +207,7 @@ def test_main_that_returns_ends_the_process(start: Start) -> None:
         ("ServerRefused('fsync is off')", ExitCode.SCHEMA_REFUSED, "start_refused"),
         ("ClockSkewed(9.0, 5.0)", ExitCode.SCHEMA_REFUSED, "start_refused"),
         ("LoopFailed('claimer')", ExitCode.FAILED, "loop_failed"),
+        ("ReportsLost('2 outcomes')", ExitCode.FAILED, "process_failed"),
         ("ZeroDivisionError('apples')", ExitCode.FAILED, "process_crashed"),
     ],
 )

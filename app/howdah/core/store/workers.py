@@ -97,14 +97,14 @@ class Workers:
         assert row is not None
         return int(row[0])
 
-    def heartbeat(self, conn: SyncConnection, worker_id: int, *, is_stopping: bool) -> bool:
-        """Record a sign of life; False if the worker's row is gone.
+    def heartbeat(self, conn: SyncConnection, worker_id: int, name: str, *, is_stopping: bool) -> bool:
+        """Record a sign of life; False if the worker's row is gone, or another's by now.
 
         Raises:
             DatabaseUnavailable: The connection is lost.
         """
         with translated():
-            parameters = {"worker_id": worker_id, "is_stopping": is_stopping}
+            parameters = {"worker_id": worker_id, "name": name, "is_stopping": is_stopping}
             return conn.execute(self._heartbeat, parameters).fetchone() is not None
 
     async def stop(self, conn: Connection, worker_id: int) -> None:
