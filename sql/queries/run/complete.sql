@@ -1,7 +1,7 @@
 -- End runs for good: delete their rows and append their history.
 -- params: tenant_ids, task_ids, lease_tokens, outcomes (succeeded or cancelled), results (JSON text),
---   errors (JSON text), response_statuses, response_bodies, durations_s: one element per run; of the last six
---   an empty array stands for NULLs.
+--   errors (JSON text), response_statuses, response_bodies, durations_s: one element per run; of results, errors and
+--   response_… an empty array stands for NULLs.
 -- returns: (task_id, lease_token) of each run that was still held by its token.
 -- moves: running -> succeeded (finish)
 -- moves: running -> cancelled (cancel)
