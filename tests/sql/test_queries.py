@@ -124,6 +124,15 @@ def test_statement_is_understood_by_the_server(schema: psycopg.Connection, file:
     assert all(described.ftype(number) != unknown for number in range(described.nfields))
 
 
+def test_one_task_is_read_as_many_are() -> None:
+    """A task by itself and in a list are read alike, but for payload, result, and how they are found."""
+    statements = {file.name: file.statement.split("*/")[-1] for file in FILES}
+    alone = statements["task.get"].replace(" t.payload,", "").replace(" f.result,", "").replace(" h.result,", "")
+    alone = alone.replace("t.id = %(id)b::uuid", "t.id = ANY (%(ids)b::uuid[])\nORDER BY t.id DESC")
+
+    assert alone.strip() == statements["task.get_many"].strip()
+
+
 @each_file
 def test_header_says_what_comes_back(schema: psycopg.Connection, file: File) -> None:
     """A statement that answers with more than void has `returns:`; others have none."""

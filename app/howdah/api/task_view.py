@@ -46,7 +46,7 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
 
 
 def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
-    """Show a row of task/get."""
+    """Show a row of task/get or task/get_many."""
     task = shapes.Task(
         id=row.id,
         state=row.state,
@@ -76,8 +76,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
     if row.blocked_by:
         task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
     if reads_payloads:
-        task.payload = _raw(row.payload)
-        task.result = _raw(row.result)
+        task.payload = _raw(getattr(row, "payload", None))
+        task.result = _raw(getattr(row, "result", None))
     return task
 
 

@@ -93,7 +93,7 @@ async def test_dead_letter_that_comes_back_to_life_is_claimed_whole(
     )
     claimed = await queue.claim()
     await queue.complete(claimed)
-    [shown] = await queue.run("task.get", tenant_id=1, ids=[past["dead"]], is_whole=True)
+    [shown] = await queue.run("task.get", tenant_id=1, id=past["dead"])
 
     assert [(run["task_id"], run["has_task"]) for run in claimed] == [(past["dead"], True)]
     assert (shown["state"], shown["claim_no"], shown["payload"]) == ("succeeded", 2, {"dead": 1})

@@ -194,18 +194,16 @@ class Tasks:
 
     async def get(self, conn: Connection, tenant_id: int, task_id: UUID) -> Any | None:
         """Return one task with everything a client may see, or None; a named tuple of the query's columns."""
-        rows = await self._get(conn, tenant_id, [task_id], is_whole=True)
-        return rows[0] if rows else None
+        cursor = raw_json_cursor(conn)
+        cursor.row_factory = namedtuple_row
+        await cursor.execute(load("task.get", self._schema), {"tenant_id": tenant_id, "id": task_id})
+        return await cursor.fetchone()
 
     async def get_many(self, conn: Connection, tenant_id: int, ids: Sequence[UUID]) -> list[Any]:
         """Return those of the tasks that exist, newest first, as `get` but with neither payload nor result."""
-        return await self._get(conn, tenant_id, ids, is_whole=False)
-
-    async def _get(self, conn: Connection, tenant_id: int, ids: Sequence[UUID], *, is_whole: bool) -> list[Any]:
         cursor = raw_json_cursor(conn)
         cursor.row_factory = namedtuple_row
-        parameters = {"tenant_id": tenant_id, "ids": list(ids), "is_whole": is_whole}
-        await cursor.execute(load("task.get", self._schema), parameters)
+        await cursor.execute(load("task.get_many", self._schema), {"tenant_id": tenant_id, "ids": list(ids)})
         return await cursor.fetchall()
 
     async def page(self, conn: Connection, tenant_id: int, wanted: Filter, *, before: UUID, row_count: int) -> Look:

@@ -1,0 +1,39 @@
+-- Tasks as lists show them: as task/get, without payload and result.
+-- params: tenant_id; ids.
+-- returns: one row for each that exists, newest first.
+-- index: tasks_pkey, runs_pkey, finished_runs_pkey, dead_letters_pkey
+SELECT
+    t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.retry, t.traceparent,
+    coalesce(t.timeout_s, q.timeout_s) AS timeout_s,
+    howdah.task_state(t.tenant_id, t.id) AS state,
+    coalesce(r.due_at, t.run_at) AS run_at,
+    coalesce(r.attempt, d.attempt, f.attempt, 0) AS attempt,
+    coalesce(r.claim_no, d.claim_no, f.claim_no, 0) AS claim_no,
+    howdah.retry_policy(q.retry, t.retry) ->> 'max_attempts' AS max_attempts,
+    r.blocked_by,
+    r.lease_expires_at, r.deadline_at, w.name AS worker, r.cancel_mode,
+    f.response_status, coalesce(f.finished_at, d.dead_at) AS finished_at,
+    coalesce(f.error, d.error, last.error) AS error,
+    d.reason AS dead_reason
+FROM howdah.tasks AS t
+JOIN howdah.queues AS q ON q.id = t.queue_id
+JOIN howdah.targets AS g ON g.id = t.target_id
+LEFT JOIN howdah.runs AS r ON r.tenant_id = t.tenant_id AND r.task_id = t.id
+LEFT JOIN howdah.workers AS w ON w.id = r.worker_id
+LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = t.tenant_id AND d.task_id = t.id
+LEFT JOIN LATERAL (
+    SELECT h.response_status, h.finished_at, h.error, h.attempt, h.claim_no
+    FROM howdah.finished_runs AS h
+    WHERE h.tenant_id = t.tenant_id AND h.task_id = t.id AND h.is_final
+    ORDER BY h.finished_at DESC
+    LIMIT 1
+) AS f ON true
+LEFT JOIN LATERAL (
+    SELECT h.error
+    FROM howdah.finished_runs AS h
+    WHERE h.tenant_id = t.tenant_id AND h.task_id = t.id AND h.error IS NOT NULL
+    ORDER BY h.claim_no DESC
+    LIMIT 1
+) AS last ON true
+WHERE t.tenant_id = %(tenant_id)b::integer AND t.id = ANY (%(ids)b::uuid[])
+ORDER BY t.id DESC
