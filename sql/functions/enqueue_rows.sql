@@ -103,7 +103,8 @@ BEGIN
     SELECT
         c.ordinal,
         c.id,
-        a.task_id IS NOT NULL AND row_number() OVER (PARTITION BY c.id, c.problem ORDER BY c.ordinal) = 1,
+        c.problem IS NULL AND a.task_id IS NOT NULL
+            AND row_number() OVER (PARTITION BY c.id, c.problem ORDER BY c.ordinal) = 1,
         c.problem, c.queue_id, c.priority, a.run_at,
         c.run_at, now, c.timeout_in_force_s,
         CASE

@@ -258,6 +258,17 @@ async def test_repeated_id_stores_nothing_twice(conn: Connection) -> None:
     assert await _one(conn, "SELECT count(*) FROM howdah.runs") == 1
 
 
+async def test_refused_item_that_repeats_an_id_is_not_created(conn: Connection) -> None:
+    """Of two items with one id, the one that is refused says so, whichever comes first, and the other is stored."""
+    task_ids = [str(await _one(conn, "SELECT howdah.new_id()")) for _ in range(2)]
+    good = [{"queue": "q", "handler": "h", "id": task_id} for task_id in task_ids]
+    bad = [{**item, "priority": "urgent"} for item in good]
+    rows = sorted(await _many(conn, [good[0], bad[0], bad[1], good[1]]), key=lambda row: row[0])
+
+    assert [row[2] for row in rows] == [True, False, False, True]
+    assert [row[3] is None for row in rows] == [True, False, False, True]
+
+
 @pytest.mark.parametrize(
     "task_id",
     [
