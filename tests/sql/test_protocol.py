@@ -161,6 +161,21 @@ async def test_heartbeat_reports_a_locked_run_as_busy(queue: Queue) -> None:
     assert verdicts == {runs[0]["task_id"]: "busy", runs[1]["task_id"]: "held"}
 
 
+async def test_heartbeat_answers_for_each_token_of_a_task(queue: Queue) -> None:
+    """A worker that holds a task again, while it still beats for the lease it lost, hears of both."""
+    await queue.enqueue()
+    old = await queue.claim()
+    await queue.expire(old)
+    await queue.rescue()
+    new = await queue.claim()
+    beats = await queue.heartbeat([*old, *new])
+
+    assert {beat["lease_token"]: beat["verdict"] for beat in beats} == {
+        old[0]["lease_token"]: "lost",
+        new[0]["lease_token"]: "held",
+    }
+
+
 async def test_heartbeat_extends_the_lease_but_not_past_the_deadline(queue: Queue) -> None:
     """A lease is renewed to now + lease, at most to the deadline and its grace."""
     await queue.enqueue(timeout="10s")

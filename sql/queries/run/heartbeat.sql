@@ -12,10 +12,10 @@ WITH beat AS MATERIALIZED (
     FROM unnest(%(tenant_ids)b::integer[], %(task_ids)b::uuid[], %(lease_tokens)b::uuid[]) AS b (tenant_id, task_id, lease_token)
 ),
 held AS MATERIALIZED (
-    SELECT r.tenant_id, r.task_id
+    SELECT r.tenant_id, r.task_id, r.lease_token
     FROM beat AS b
     CROSS JOIN LATERAL (
-        SELECT l.tenant_id, l.task_id
+        SELECT l.tenant_id, l.task_id, l.lease_token
         FROM howdah.runs AS l
         WHERE l.tenant_id = b.tenant_id AND l.task_id = b.task_id AND l.lease_token IS NOT DISTINCT FROM b.lease_token
         FOR UPDATE OF l SKIP LOCKED
@@ -40,4 +40,4 @@ UNION ALL
 SELECT b.tenant_id, b.task_id, b.lease_token, CASE WHEN r.lease_token = b.lease_token THEN 'busy' ELSE 'lost' END, NULL
 FROM beat AS b
 LEFT JOIN howdah.runs AS r ON r.tenant_id = b.tenant_id AND r.task_id = b.task_id
-WHERE (b.tenant_id, b.task_id) NOT IN (SELECT h.tenant_id, h.task_id FROM held AS h)
+WHERE (b.tenant_id, b.task_id, b.lease_token) NOT IN (SELECT h.tenant_id, h.task_id, h.lease_token FROM held AS h)
