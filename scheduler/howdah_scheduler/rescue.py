@@ -2,8 +2,8 @@
 
 While PostgreSQL was away, or no scheduler ran, workers may have been unable to
 renew: their leases look as if they were gone. So after a gap in its own work, or
-soon after a start of the server, rescue waits for one lease first, and leases
-that end during that wait count no crash.
+soon after a start of the server, rescue waits for one lease first (a minute at most),
+and leases that end during that wait count no crash.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 INTERVAL_S: Final = 1.0
 # Three rounds missed: more than a slow commit, less than the shortest lease.
 GAP_S_MAX: Final = 3.0
+# However long leases are, workers renew them every 10 s; this leaves them time to find the server again:
+# 20 s for a connection that does not answer, 5 s to the next try, 5 s for each host.
+HOLD_S_MAX: Final = 60.0
 # A run that cannot be ended must neither be tried every second nor be forgotten.
 DEFER_S: Final = 60.0
 
@@ -65,9 +68,9 @@ class Rescue(Chore):
 
     async def _hold_s(self, conn: Connection, held: Held) -> float:
         """Return how long workers must be given to renew their leases; 0 if they could all the time."""
-        lease_s = await self._store.lease_max(conn)
+        hold_s = min(await self._store.lease_max(conn), HOLD_S_MAX)
         was_away = held.since_good_s is None or held.since_good_s > GAP_S_MAX
-        return lease_s if was_away or held.since_start_s < lease_s else 0.0
+        return hold_s if was_away or held.since_start_s < hold_s else 0.0
 
     async def _defer(self, conn: Connection, unrescued: Sequence[Unrescued]) -> None:
         """Let no run that cannot be ended stand in the way of those behind it."""

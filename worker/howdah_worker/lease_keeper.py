@@ -27,7 +27,7 @@ from howdah.core.errors import DatabaseUnavailable
 from howdah.core.service import ExitCode, abort
 from howdah.core.store.runs import execute_sync
 from howdah_worker import outcome
-from howdah_worker.connection import PROCESS
+from howdah_worker.connection import ANSWER_S, PROCESS
 from howdah_worker.run import Run, Stage
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class LeaseKeeper:
 
     def _connection(self) -> SyncConnection:
         if self._conn is None or self._conn.closed:
-            self._conn = connect_sync(self._settings, PROCESS, purpose="hot", answer_s=self._lease_s / 2)
+            self._conn = connect_sync(self._settings, PROCESS, purpose="hot", answer_s=min(self._lease_s / 2, ANSWER_S))
             read_raw(self._conn)
         return self._conn
 

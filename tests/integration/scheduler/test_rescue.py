@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from howdah_scheduler.rescue import DEFER_S, Rescue
+from howdah_scheduler.rescue import DEFER_S, HOLD_S_MAX, Rescue
 from tests.fix_chores import heard, listen
 
 if TYPE_CHECKING:
@@ -158,8 +158,24 @@ async def test_lease_that_ends_after_the_hold_counts_a_crash(chores: Chores, que
     assert run["crashes"] == 1
 
 
-async def test_server_that_just_started_makes_rescue_wait(chores: Chores, queue: Queue, rescue: Rescue) -> None:
+async def test_dead_worker_with_a_long_lease_makes_others_wait_a_minute_at_most(
+    chores: Chores, queue: Queue, rescue: Rescue
+) -> None:
+    """Live workers renew every 10 s, however long their leases are; rescue used to hold for the longest of all."""
+    await chores.register(lease_s=3600.0)
+    await queue.sql("UPDATE howdah.maintenance SET last_good_at = howdah.now() - interval '4 s' WHERE chore = 'rescue'")
+    done = await chores.take(rescue)
+
+    assert done is not None
+    assert done.next_in_s == HOLD_S_MAX == 60.0
+
+
+async def test_server_that_just_started_makes_rescue_wait(
+    chores: Chores, queue: Queue, rescue: Rescue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Soon after a start of PostgreSQL, workers had no time to renew, however fresh the last good rescue is."""
+    # The server of the tests may be older than a hold ever lasts.
+    monkeypatch.setattr("howdah_scheduler.rescue.HOLD_S_MAX", 3600.0)
     [server] = await queue.sql(
         "SELECT extract(epoch FROM statement_timestamp() - pg_postmaster_start_time())::float8 AS age_s"
     )
