@@ -74,11 +74,6 @@ def receiver(delay_s: float = 0.0) -> Iterator[int]:
             process.terminate()
 
 
-def middle(figures: list[float]) -> float:
-    """Return the median, the upper one of two."""
-    return sorted(figures)[len(figures) // 2]
-
-
 def compare(rig: Rig, kinds: list[str], count: int, reps: int, workers: int, concurrency: int) -> dict[str, Any]:
     """Measure each kind in turn with bare SQL, `reps` times; the round of the middle ratio counts."""
     rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
