@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from howdah.core import log, metrics
 from howdah_worker import outcome
-from howdah_worker.judgement import judge
+from howdah_worker.judgement import judge, judge_taskless
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import Run, RunFields, Stage, Stop
 from howdah_worker.run_context import RunContext
@@ -48,8 +48,6 @@ SOFT_CANCEL_S: Final = 30.0
 _CALLBACK_SLACK_S: Final = 1.0
 # A run that waited for a slot for so long was claimed too early: another worker may be idle.
 _WAIT_S_MAX: Final = 1.0
-# Retention rewrites a partition: its tasks are away for a moment, and their runs wait.
-_TASK_AWAY_S: Final = 1.0
 # Outcomes that wait to be recorded; with more, PostgreSQL is the bottleneck and more claims would not help.
 _BACKLOG_MAX: Final = 2_000
 # Runs that are started in one turn of the event loop: a millisecond of our own work.
@@ -134,7 +132,8 @@ class Executor:
                 waiting.append(run)
             else:
                 self._taskless.add(run)
-                self._loop.call_later(_TASK_AWAY_S, self._hand_back, run)
+                wait_s, ending = judge_taskless(run)
+                self._loop.call_later(wait_s, self._hand_back, run, ending)
         if self._is_closed:
             self.hand_back_waiting()
         # Not here: the next claim should be on its way first, and a handler that blocks must not do it in a claim.
@@ -357,10 +356,10 @@ class Executor:
             self._finisher.report(run)
         self._check_idle()
 
-    def _hand_back(self, run: Run) -> None:
+    def _hand_back(self, run: Run, ending: Ending = outcome.RELEASED) -> None:
         self._taskless.discard(run)
         if run.stage is Stage.WAITING:
-            self._report(run, outcome.RELEASED, None)
+            self._report(run, ending, None)
 
     def _check_idle(self) -> None:
         if not self._is_closed or self._for_loop or self._for_threads:

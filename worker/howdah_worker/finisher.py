@@ -2,8 +2,8 @@
 
 A report is repeated until PostgreSQL has answered, however long that takes; the
 lease's token sees to it that each is recorded at most once. Its run is held, and
-its lease renewed, until then. One whose row a stranger has locked waits apart, so
-that the others do not wait with it.
+its lease renewed, until then. One whose row a stranger has locked, or whose day has
+no partition of history, waits apart, so that the others do not wait with it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ BATCH_MAX: Final = 1_000
 # How long a batch waits for a row that is locked, before what is locked is set aside; and how often that is looked at.
 LOCK_S_MAX: Final = 0.25
 LOCKED_PAUSE_S: Final = 0.5
+# How often reports are tried again whose day has no partition of history; each try halves their batches in vain.
+DAYLESS_PAUSE_S: Final = 5.0
 # At most one message to other workers in this time, the first at once.
 NOTIFY_PAUSE_S: Final = 0.005
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -88,6 +90,8 @@ class Finisher:
         self._under_way: list[Run] = []
         self._locked: list[Run] = []
         self._locked_at = 0.0
+        self._dayless: list[Run] = []
+        self._dayless_at = 0.0
         self._words: dict[LaneKey, int] = {}
         self._notified_at = 0.0
         self._wanted = asyncio.Event()
@@ -107,7 +111,7 @@ class Finisher:
 
     def backlog(self) -> int:
         """Return how many reports are not recorded yet."""
-        return len(self._pending) + len(self._under_way) + len(self._locked)
+        return len(self._pending) + len(self._under_way) + len(self._locked) + len(self._dayless)
 
     async def flush(self) -> None:
         """Wait until everything reported so far, and meanwhile, is recorded."""
@@ -136,6 +140,8 @@ class Finisher:
                     self._on_room()
                 if self._locked and time.monotonic() >= self._locked_at:
                     await retry_forever(self._look_at_locked, "finish", stop)
+                if self._dayless and time.monotonic() >= self._dayless_at:
+                    self._pending, self._dayless = self._pending + self._dayless, []
                 if self._words and time.monotonic() >= self._notified_at + NOTIFY_PAUSE_S:
                     await self._notify()
                 if time.monotonic() >= self._tally.due_at:
@@ -155,6 +161,8 @@ class Finisher:
         timeout_s = self._tally.due_at - time.monotonic()
         if self._locked:
             timeout_s = min(timeout_s, self._locked_at - time.monotonic())
+        if self._dayless:
+            timeout_s = min(timeout_s, self._dayless_at - time.monotonic())
         if self._words:
             timeout_s = self._notified_at + NOTIFY_PAUSE_S - time.monotonic()
         try:
@@ -181,7 +189,11 @@ class Finisher:
     def _settle(self, batch: list[Run], recorded: Recorded) -> None:
         """Let go of the leases, count, and tell what did not go as reported."""
         if recorded.locked:
-            batch = self._set_aside(batch, set(recorded.locked))
+            self._locked_at = time.monotonic() + LOCKED_PAUSE_S
+            batch = self._set_aside(batch, set(recorded.locked), self._locked, "reports_wait_for_locks")
+        if recorded.dayless:
+            self._dayless_at = time.monotonic() + DAYLESS_PAUSE_S
+            batch = self._set_aside(batch, set(recorded.dayless), self._dayless, "reports_wait_for_partition")
         self._keeper.forget(batch)
         metrics.FINISH_BATCH_RUNS.observe_many([len(batch)])
         verdicts = {each.key: each for each in recorded.rearmed}
@@ -197,13 +209,12 @@ class Finisher:
         for key, reason in recorded.unrecorded:
             self._log(by_key[key], "report_not_recorded", reason=reason)
 
-    def _set_aside(self, batch: list[Run], locked: set[LeaseKey]) -> list[Run]:
-        """Keep what is locked for later; return the rest."""
-        aside = [run for run in batch if run.key in locked]
-        self._locked += aside
-        self._locked_at = time.monotonic() + LOCKED_PAUSE_S
-        self._log(aside[0], "reports_wait_for_locks", count=len(aside))
-        return [run for run in batch if run.key not in locked]
+    def _set_aside(self, batch: list[Run], keys: set[LeaseKey], place: list[Run], event: str) -> list[Run]:
+        """Keep in `place` what cannot be recorded now; return the rest."""
+        aside = [run for run in batch if run.key in keys]
+        place += aside
+        self._log(aside[0], event, count=len(aside))
+        return [run for run in batch if run.key not in keys]
 
     async def _look_at_locked(self) -> None:
         """Report again what is locked no longer."""

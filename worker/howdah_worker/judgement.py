@@ -1,8 +1,8 @@
-"""What is reported of a run whose handler was made to stop, or was asked to. Pure."""
+"""What is reported of a run whose handler was made to stop, or was asked to, or that has no task. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from howdah_worker import outcome
 from howdah_worker.run import Stop
@@ -10,6 +10,29 @@ from howdah_worker.run import Stop
 if TYPE_CHECKING:
     from howdah_worker.outcome import Ending
     from howdah_worker.run import Run
+
+
+# Retention rewrites a partition: its tasks are away for a moment, and their runs wait.
+_TASK_AWAY_S: Final = 1.0
+# A short timeout ends the lease 10 s later at the latest.
+_TASK_AWAY_S_MAX: Final = 8.0
+_RELEASES_MAX: Final = 8
+_TASK_GONE_RETRY_S: Final = 60.0
+
+
+def judge_taskless(run: Run) -> tuple[float, Ending]:
+    """Decide how long a run whose task cannot be found is kept, and what is then reported.
+
+    It is handed back, each time after a longer wait, for about a minute; from then on its
+    attempts fail a minute apart, until its policy makes it a dead letter. Without its task,
+    the policy is that of its queue.
+    """
+    # Claims that were handed back count, and spend no attempt.
+    releases = run.claim_no - run.attempt
+    wait_s = min(_TASK_AWAY_S * 2 ** min(releases, _RELEASES_MAX), _TASK_AWAY_S_MAX)
+    if releases < _RELEASES_MAX:
+        return wait_s, outcome.RELEASED
+    return wait_s, outcome.task_gone(_TASK_GONE_RETRY_S)
 
 
 def judge(run: Run, ending: Ending, is_interrupted: bool) -> Ending | None:

@@ -106,6 +106,11 @@ def task_unreadable(reason: str) -> Ending:
     return Ending("failed", error=_error("task_unreadable", reason), retryable=False)
 
 
+def task_gone(retry_in_s: float) -> Ending:
+    """Say that the task itself cannot be found: somebody deleted it, or a restore brought back its run alone."""
+    return Ending("failed", error=_error("task_gone", "the task's row cannot be found"), retry_in_s=retry_in_s)
+
+
 def storable(text: str) -> str:
     """Return the text without what PostgreSQL cannot store: NUL, and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

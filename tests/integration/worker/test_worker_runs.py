@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import howdah
+from howdah_worker import finisher, judgement
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
@@ -244,6 +245,55 @@ async def test_run_whose_task_is_away_is_handed_back_until_it_is_there(bench: Wo
     row = await bench.ended(task)
 
     assert (row["outcome"], row["attempt"]) == ("succeeded", 1)
+
+
+async def test_run_whose_task_is_gone_ends_in_dead_letter(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to be handed back once a second for ever, each time with a row of history."""
+    monkeypatch.setattr(judgement, "_TASK_AWAY_S_MAX", 0.01)
+
+    @howdah.handler("gone")
+    async def gone(payload: Any) -> None: ...
+
+    [task] = await bench.enqueue("gone")
+    await bench.sql("UPDATE howdah.queues SET retry = '{\"max_attempts\": 1}'")
+    await bench.sql("DELETE FROM howdah.tasks")
+    await bench.start()
+    row = await bench.ended(task)
+    outcomes = [each["outcome"] for each in await bench.history(task)]
+    [dead] = await bench.sql("SELECT reason FROM howdah.dead_letters WHERE task_id = %s", task)
+
+    assert (row["outcome"], row["error"]["type"], row["attempt"]) == ("failed", "task_gone", 1)
+    assert outcomes == ["released"] * 8 + ["failed"]
+    assert dead["reason"] == "attempts"
+
+
+async def test_outcome_whose_day_has_no_history_waits_for_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work that was done while the day's partition is missing is recorded when it is there, and not done again."""
+    monkeypatch.setattr(finisher, "DAYLESS_PAUSE_S", 0.1)
+    starts: list[str] = []
+
+    @howdah.handler("dayless")
+    async def dayless(payload: str) -> None:
+        starts.append(payload)
+        if payload == "fails":
+            raise ValueError
+
+    tasks = [(await bench.enqueue("dayless", each, retry={"max_attempts": 1}))[0] for each in ("ends", "fails")]
+    [part] = await bench.sql(
+        "SELECT 'howdah.finished_runs_' || day AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds FROM pg_class c, "
+        "to_char(howdah.id_time(%s) AT TIME ZONE 'UTC', 'YYYYMMDD') day WHERE c.relname = 'finished_runs_' || day",
+        tasks[0],
+    )
+    await bench.sql(f"ALTER TABLE howdah.finished_runs DETACH PARTITION {part['name']}")
+    await bench.start()
+    await eventually_async(lambda: caplog.messages.count("reports_wait_for_partition") > 2, 10, "it is tried again")
+    await bench.sql(f"ALTER TABLE howdah.finished_runs ATTACH PARTITION {part['name']} {part['bounds']}")
+    rows = [await bench.ended(task) for task in tasks]
+
+    assert [(row["outcome"], row["claim_no"]) for row in rows] == [("succeeded", 1), ("failed", 1)]
+    assert sorted(starts) == ["ends", "fails"]
 
 
 async def test_what_happened_is_counted_per_queue_and_minute(bench: Workbench) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from howdah_worker.judgement import judge
+from howdah_worker.judgement import judge, judge_taskless
 from howdah_worker.outcome import RELEASED, SUCCEEDED, Ending
 from howdah_worker.run import Run, Stop
 
@@ -14,9 +14,9 @@ FAILED = Ending("failed")
 DONE = Ending("succeeded", b"1")
 
 
-def run_that(*, stop: Stop | None = None, has_seen: bool = False, is_fenced: bool = False) -> Run:
-    """A run whose handler was told this."""
-    row: tuple[Any, ...] = (1, bytes(16), 1, 1, 1, 1, 1, 0, 0, 60.0, 0, True, None, None, None, None)
+def run_that(*, stop: Stop | None = None, has_seen: bool = False, is_fenced: bool = False, claim_no: int = 1) -> Run:
+    """A run in its first attempt whose handler was told this."""
+    row: tuple[Any, ...] = (1, bytes(16), 1, 1, 1, claim_no, 1, 0, 0, 60.0, 0, True, None, None, None, None)
     run = Run(row, bytes(16), 0.0)
     run.stop, run.has_seen, run.is_fenced = stop, has_seen, is_fenced
     return run
@@ -62,3 +62,12 @@ def test_lost_lease_reports_nothing(is_interrupted: bool) -> None:
 def test_released_run_carries_neither_result_nor_error() -> None:
     """A hand-back says nothing of what the handler did."""
     assert judge(run_that(stop=Stop.DRAIN), FAILED, True) is RELEASED
+
+
+def test_run_without_task_is_handed_back_for_a_minute_and_then_fails() -> None:
+    """Each claim keeps it for longer, within the lease of a short timeout; from the ninth on attempts are spent."""
+    judged = [judge_taskless(run_that(claim_no=claim_no)) for claim_no in (1, 2, 3, 4, 5, 8, 9, 100)]
+
+    assert [wait_s for wait_s, _ in judged] == [1, 2, 4, 8, 8, 8, 8, 8]
+    assert [ending.outcome for _, ending in judged] == ["released"] * 6 + ["failed"] * 2
+    assert [(ending.retryable, ending.retry_in_s) for _, ending in judged[6:]] == [(True, 60.0)] * 2

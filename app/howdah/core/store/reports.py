@@ -45,8 +45,8 @@ class Recorded:
         refused: Leases that were not held any more, with what history has for them, if anything.
         replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
         locked: Leases whose rows somebody else has locked; nothing is recorded of them yet.
-        unrecorded: Reports that could not be recorded at all, with the reason: their leases run out. So it is
-            where history has no partition for the task's day, and rescue waits until there is one.
+        dayless: Leases of tasks whose day has no partition of history; nothing is recorded of them until there is one.
+        unrecorded: Reports that could not be recorded at all, with the reason: their leases run out.
     """
 
     rearmed: list[Rearmed] = field(default_factory=list)
@@ -54,6 +54,7 @@ class Recorded:
     refused: list[tuple[LeaseKey, str | None]] = field(default_factory=list)
     replaced: list[tuple[LeaseKey, str]] = field(default_factory=list)
     locked: list[LeaseKey] = field(default_factory=list)
+    dayless: list[LeaseKey] = field(default_factory=list)
     unrecorded: list[tuple[LeaseKey, str]] = field(default_factory=list)
 
 
@@ -205,6 +206,9 @@ class _Batch:
         self.recorded.replaced.append((report.key, reason))
 
     def _leave_out(self, report: Report, error: psycopg.Error) -> None:
+        if is_missing_partition(error):
+            self.recorded.dayless.append(report.key)
+            return
         self.recorded.unrecorded.append((report.key, str(error)[:_MESSAGE_CHARS_MAX]))
 
 
