@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from howdah.core.backoff import pause, retry_forever
 from howdah.core.clock import DatabaseClock
 from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
-from howdah.core.db.precheck import check_server
+from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.service import run
 from howdah.core.supervisor import Supervisor
@@ -54,7 +55,8 @@ async def work(service: Service) -> None:
         LoopFailed: A loop crashed again and again.
     """
     settings = service.settings
-    await retry_forever(functools.partial(_check, settings), "start", service.stopping)
+    check = functools.partial(_check, settings, time.monotonic() + READ_ONLY_S_MAX)
+    await retry_forever(check, "start", service.stopping)
     supervisor = Supervisor(service.stopping)
     service.readiness.add("loops", supervisor.fault)
     for name, purpose, chores in _loops(settings):
@@ -71,9 +73,15 @@ async def work(service: Service) -> None:
         canceller.cancel()
 
 
-async def _check(settings: Settings) -> None:
+async def _check(settings: Settings, refuse_read_only_at: float) -> None:
     """Make sure that server and schema fit, before anything is done to them."""
-    await check_server(settings, PROCESS, DatabaseClock(), connection_count=CONNECTIONS)
+    await check_server(
+        settings,
+        PROCESS,
+        DatabaseClock(),
+        connection_count=CONNECTIONS,
+        refuse_read_only_at=refuse_read_only_at,
+    )
     async with await connect(settings, PROCESS, purpose="direct") as conn:
         with translated():
             await check_schema(conn, settings.schema)

@@ -26,7 +26,7 @@ from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
 from howdah.core.db.handler_connections import HandlerConnections
 from howdah.core.db.listen import Listener
-from howdah.core.db.precheck import check_server
+from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost
 from howdah.core.service import run
@@ -88,8 +88,15 @@ async def serve(service: Service) -> None:
     _tune_garbage_collection()
     _logger.info("open_files_limited", extra={"fields": {"count_max": raise_limit()}})
     clock = DatabaseClock()
+    refuse_read_only_at = time.monotonic() + READ_ONLY_S_MAX
     report = await retry_forever(
-        lambda: check_server(settings, PROCESS, clock, connection_count=CONNECTIONS + settings.handler_pool),
+        lambda: check_server(
+            settings,
+            PROCESS,
+            clock,
+            connection_count=CONNECTIONS + settings.handler_pool,
+            refuse_read_only_at=refuse_read_only_at,
+        ),
         "server_check",
         stop,
     )

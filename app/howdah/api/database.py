@@ -20,7 +20,7 @@ from howdah.core import metrics
 from howdah.core.clock import DatabaseClock
 from howdah.core.db.connect import connect, open_pool
 from howdah.core.db.errors import translated
-from howdah.core.db.precheck import check_server
+from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable, ServerRefused, StorageUnavailable
 from howdah.core.ids import IdMint
@@ -82,6 +82,7 @@ class Database:
         self._looked = asyncio.Event()
         self._watched: set[Connection] = set()
         self._lost_at = time.monotonic()
+        self._refuse_read_only_at = self._lost_at + READ_ONLY_S_MAX
         self._logged_at = 0.0
 
     @property
@@ -197,7 +198,13 @@ class Database:
     async def _look_while_there(self) -> None:
         """Connect, check the server as at a start, then look at it until it goes away."""
         try:
-            report = await check_server(self.settings, "api", self.clock, connection_count=self._connection_count)
+            report = await check_server(
+                self.settings,
+                "api",
+                self.clock,
+                connection_count=self._connection_count,
+                refuse_read_only_at=self._refuse_read_only_at,
+            )
             if report.is_lossy:
                 self._readiness.warn("durability", LOSSY)
             async with await connect(self.settings, "api", purpose="direct") as conn:

@@ -381,3 +381,22 @@ async def test_context_variables_of_one_run_are_not_seen_by_another(bench: Workb
     )
 
     assert rows == [{"result": "fresh"}]
+
+
+async def test_worker_that_starts_while_the_server_is_read_only_waits(
+    bench: Workbench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Started during a failover, it goes on by itself when the standby has been promoted."""
+
+    @howdah.handler("early")
+    async def early(payload: Any) -> None: ...
+
+    name = bench.admin.info.dbname
+    await bench.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    starting = asyncio.create_task(bench.start())
+    await eventually_async(lambda: "database_unavailable" in caplog.messages, 10, "it waits")
+    await bench.sql(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await starting
+    [task] = await bench.enqueue("early")
+
+    assert (await bench.ended(task))["outcome"] == "succeeded"

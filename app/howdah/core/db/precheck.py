@@ -4,7 +4,7 @@
 |---|---|---|
 | `version` | nothing older than 15 was tested | refused |
 | `fsync`, `full_page_writes` | a crash of the machine destroys acknowledged tasks | refused |
-| `read_only` | a standby, or a session that may not write | refused |
+| `read_only` | a standby, or a session that may not write | refused after a minute |
 | `encoding` | payloads are UTF-8 and are kept byte for byte | refused |
 | `lossy_commit` | a crash may lose the last acknowledged tasks | refused unless `HOWDAH_ALLOW_LOSSY_COMMIT` |
 | `clock` | our clock is too far from the server's | refused |
@@ -23,6 +23,7 @@ session settings, because behind a transaction pooler there are none.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +35,7 @@ from howdah.core.clock import SKEW_MAX_S, DatabaseClock
 from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
-from howdah.core.errors import ClockSkewed, ServerRefused
+from howdah.core.errors import ClockSkewed, DatabaseUnavailable, ServerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 VERSION_MIN: Final = 15
 # Our longest ordinary statements are chores of up to a minute.
 STATEMENT_TIMEOUT_S_MIN: Final = 60.0
+# How long a start waits for a read-only server: a process that is started during a failover may
+# meet a standby that is about to be promoted, and supervisors do not start again who refused.
+READ_ONLY_S_MAX: Final = 60.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -120,7 +124,12 @@ class ServerReport:
 
 
 async def check_server(
-    settings: Settings, process: str, clock: DatabaseClock, *, connection_count: int
+    settings: Settings,
+    process: str,
+    clock: DatabaseClock,
+    *,
+    connection_count: int,
+    refuse_read_only_at: float = -math.inf,
 ) -> ServerReport:
     """Examine the server at the start of a process: log what is odd, refuse what breaks a promise.
 
@@ -131,9 +140,10 @@ async def check_server(
         process: `api`, `worker`, …
         clock: Gets a first sample of the database's time.
         connection_count: How many connections this process will open.
+        refuse_read_only_at: Monotonic instant; until then a read-only server counts as away.
 
     Raises:
-        DatabaseUnavailable: There was no connection.
+        DatabaseUnavailable: There was no connection, or only to a server that is read-only as yet.
         ServerRefused: The server would break a promise.
         ClockSkewed: This machine's clock is too far off.
     """
@@ -144,6 +154,9 @@ async def check_server(
     for finding in report.findings:
         if not finding.is_refusal:
             _log.warning("server_suspect", extra={"fields": {"finding": finding.name, "reason": finding.text}})
+    refusals = [finding.name for finding in report.findings if finding.is_refusal]
+    if refusals == ["read_only"] and time.monotonic() < refuse_read_only_at:
+        raise DatabaseUnavailable(_READ_ONLY)
     report.refuse()
     return report
 

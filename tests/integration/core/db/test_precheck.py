@@ -15,7 +15,7 @@ from howdah.core import metrics
 from howdah.core.clock import DatabaseClock
 from howdah.core.db import precheck
 from howdah.core.db.precheck import check_server
-from howdah.core.errors import ClockSkewed, ServerRefused
+from howdah.core.errors import ClockSkewed, DatabaseUnavailable, ServerRefused
 from howdah.core.settings import Settings
 from tests.fix_fleet import free_port
 from tests.fix_wait import eventually
@@ -75,6 +75,16 @@ async def test_standby_is_refused(make_server: Callable[..., EmbeddedPostgres]) 
     server.start()
     with pytest.raises(ServerRefused, match="read-only"):
         await names(server.dsn("postgres"))
+
+
+async def test_read_only_server_counts_as_away_for_a_while(database: str) -> None:
+    """A process that starts during a failover waits for the standby that it meets, and refuses it in the end."""
+    configure(database, "default_transaction_read_only = on")
+    settings, clock, now = Settings(database_url=database), DatabaseClock(), time.monotonic()
+    with pytest.raises(DatabaseUnavailable, match="is read-only"):
+        await check_server(settings, "test", clock, connection_count=1, refuse_read_only_at=now + 60)
+    with pytest.raises(ServerRefused, match="is read-only"):
+        await check_server(settings, "test", clock, connection_count=1, refuse_read_only_at=now)
 
 
 @pytest.mark.parametrize(
