@@ -236,6 +236,21 @@ class Claimer:
         metrics.RUN_WAIT_SECONDS.observe_many(waits_s)
         executor.accept(rows, token, sent_at, in_threads=in_threads)
 
+    async def recover(self, executor: Executor, stop: asyncio.Event) -> None:
+        """Ask once, when claiming has ended, for runs whose claim was not answered; the executor hands them back.
+
+        Raises:
+            Stopped: `stop` was set while PostgreSQL was away.
+        """
+        self._unanswered = {key: at for key, at in self._unanswered.items() if time.monotonic() < at + self._lease_s}
+        if self._unanswered:
+            await retry_forever(lambda: self._ask(executor), "claim", stop)
+
+    async def _ask(self, executor: Executor) -> None:
+        async with self._connection.use() as conn:
+            await self._find_claimed(conn, executor)
+        await self._connection.drop()
+
     async def _find_claimed(self, conn: Connection, executor: Executor) -> None:
         """Ask for the runs of claims whose answer was lost; a claim may still commit after its connection is gone."""
         self._ask_at = time.monotonic() + POLL_S

@@ -27,7 +27,13 @@ _logger = logging.getLogger(__name__)
 
 
 async def drain(
-    executor: Executor, finisher: Finisher, keeper: LeaseKeeper, *, drain_s: float, hurry: asyncio.Event
+    executor: Executor,
+    finisher: Finisher,
+    keeper: LeaseKeeper,
+    *,
+    recovering: asyncio.Task[None],
+    drain_s: float,
+    hurry: asyncio.Event,
 ) -> int:
     """Hand back what has not started, wait for what runs, then cancel and hand back that too.
 
@@ -35,6 +41,7 @@ async def drain(
         executor: Claims for it have ended.
         finisher: Still running; everything is recorded when this returns, if PostgreSQL answers.
         keeper: Still running.
+        recovering: Asks for the runs of claims that were not answered; may be under way when this returns.
         drain_s: How long handlers may go on.
         hurry: Set for a fast stop: handlers are cancelled at once.
 
@@ -52,13 +59,19 @@ async def drain(
         if hurry.is_set():
             await _within(executor.until_idle(), _FAST_S, None)
         executor.give_up_running()
-    await _within(finisher.flush(), _FLUSH_S, hurry)
+    await _within(_recorded(recovering, finisher), _FLUSH_S, hurry)
     if hurry.is_set():
         await _within(finisher.flush(), _FAST_S, None)
     if lost := finisher.backlog():
         _logger.error("reports_lost", extra={"fields": {"count": lost}})
     _logger.info("drain_ended")
     return lost
+
+
+async def _recorded(recovering: asyncio.Task[None], finisher: Finisher) -> None:
+    """Wait until nothing is left to be recorded."""
+    await asyncio.wait({recovering})
+    await finisher.flush()
 
 
 async def _within(work: Coroutine[Any, Any, None], limit_s: float, hurry: asyncio.Event | None) -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -28,7 +29,7 @@ from howdah.core.db.handler_connections import HandlerConnections
 from howdah.core.db.listen import Listener
 from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
-from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost
+from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost, Stopped
 from howdah.core.service import run
 from howdah.core.store.lanes import Lanes
 from howdah.core.store.runs import Runs
@@ -191,16 +192,19 @@ class _Worker:
         finally:
             tasks[0].cancel()
             tasks[2].cancel()
+            tasks.append(asyncio.create_task(self._recover(tasks[0])))
             lost = await drain(
                 self._executor,
                 self._finisher,
                 self._keeper,
+                recovering=tasks[3],
                 drain_s=self._settings.drain_s,
                 hurry=self._service.stopping_fast,
             )
             self._executor.end()
             self._keeper.end()
             self._ended.set()
+            tasks[3].cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             await self._handler_connections.close()
             await self._deregister()
@@ -209,6 +213,12 @@ class _Worker:
                 raise result
         if lost:
             raise ReportsLost(f"{lost} outcomes were not recorded before the process had to end")
+
+    async def _recover(self, claiming: asyncio.Task[None]) -> None:
+        """Hand back what was claimed without our knowing it: it would be lost, and count as a crash."""
+        await asyncio.wait({claiming})
+        with contextlib.suppress(Stopped):
+            await self._claimer.recover(self._executor, self._ended)
 
     async def _until_forgotten(self) -> None:
         """Wait until the database knows this worker no longer: another process can register, this one is not seen."""

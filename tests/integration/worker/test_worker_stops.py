@@ -321,3 +321,33 @@ async def test_worker_that_cannot_record_its_last_outcomes_fails(
     with pytest.raises(ReportsLost, match="1 outcomes"):
         async with asyncio.timeout(20):
             await worker.task
+
+
+async def test_runs_of_a_claim_without_an_answer_are_handed_back_at_the_stop(
+    bench: Workbench, proxy: CuttingProxy
+) -> None:
+    """A worker that is stopped before it has asked for them does so then; no attempt is spent, and no crash counted."""
+
+    @howdah.handler("asked")
+    async def asked(payload: Any) -> None: ...
+
+    worker = await bench.start(database_url=proxy.url)
+    proxy.cut_answers("run.claim")
+
+    def stop_when_cut(cut: int = proxy.cut_count) -> bool:
+        if proxy.cut_count == cut:
+            return False
+        proxy.is_refusing = True
+        worker.service.stop()
+        return True
+
+    tasks = await bench.enqueue("asked", count=3)
+    await eventually_async(stop_when_cut, 10, "the answer was cut")
+    held = await bench.sql("SELECT 1 FROM howdah.runs WHERE lease_token IS NOT NULL")
+    proxy.is_refusing = False
+    await worker.task
+    left = await bench.sql("SELECT attempt, crashes, lease_token FROM howdah.runs")
+
+    assert len(held) == 3
+    assert left == [{"attempt": 0, "crashes": 0, "lease_token": None}] * 3
+    assert [row["outcome"] for task in tasks for row in await bench.history(task)] == ["released"] * 3
