@@ -61,11 +61,20 @@ class HandlerConnections:
             try:
                 yield conn
             finally:
-                if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
-                    await conn.execute(_RESET, prepare=False)
-                    self._idle.append(conn)
-                else:
-                    await conn.close()
+                await self._put_back(conn)
+
+    async def _put_back(self, conn: Connection) -> None:
+        """Keep the connection, or close it; also if its handler is cancelled meanwhile."""
+        is_reset = False
+        try:
+            if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
+                await conn.execute(_RESET, prepare=False)
+                is_reset = True
+        finally:
+            if is_reset:
+                self._idle.append(conn)
+            else:
+                await conn.close()
 
     @contextlib.contextmanager
     def take_sync(self) -> Iterator[SyncConnection]:
@@ -82,13 +91,21 @@ class HandlerConnections:
             try:
                 yield conn
             finally:
-                if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
-                    conn.execute(_RESET, prepare=False)
-                    self._idle_sync.append(conn)
-                else:
-                    conn.close()
+                self._put_back_sync(conn)
         finally:
             self._loop.call_soon_threadsafe(self._slots.release)
+
+    def _put_back_sync(self, conn: SyncConnection) -> None:
+        is_reset = False
+        try:
+            if not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE:
+                conn.execute(_RESET, prepare=False)
+                is_reset = True
+        finally:
+            if is_reset:
+                self._idle_sync.append(conn)
+            else:
+                conn.close()
 
     async def close(self) -> None:
         """Close what nobody uses."""
