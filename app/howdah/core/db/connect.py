@@ -55,12 +55,15 @@ _PLANNER_SETTINGS: Final[Mapping[str, str]] = {
 }
 # Our statements count on a fresh snapshot each, and clients are shown UTC. A role or a
 # database may have other defaults. Handlers get the connection that its owner configured.
+# Functions with a body of text find their operators by the caller's path, so ours leads
+# nowhere that somebody else may write to; our statements name the schema.
 # Our transactions never wait for anything but the server. One whose process is stopped, or
 # whose machine is gone, would keep its locks for hours: those of a chore, which no other
 # scheduler could do, and of runs, which rescue passes by.
 _OWN_SETTINGS: Final[Mapping[str, str]] = {
     "TimeZone": "UTC",
     "default_transaction_isolation": "read committed",
+    "search_path": "pg_catalog,pg_temp",
     "idle_in_transaction_session_timeout": "10s",
 }
 

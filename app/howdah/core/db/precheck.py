@@ -12,7 +12,7 @@
 | `connections` | too few slots are left for this process | warned |
 | `partitions` | tasks cannot be stored today or tomorrow | warned: a chore makes them |
 | `timeout` | the role's timeouts end our statements or idle sessions | warned |
-| `isolation` | behind a pooler, statements may fail to serialise | warned |
+| `isolation` | handlers' transactions, and behind a pooler ours, fail to serialise | warned |
 | `time_zone` | behind a pooler, timestamps come with another offset than UTC | warned |
 | `superuser` | over the network, whoever takes this process over owns the server | warned |
 
@@ -219,7 +219,7 @@ def judge(facts: ServerFacts, settings: Settings, *, connection_count: int) -> I
         ("connections", facts.connections_free < connection_count, too_few),
         ("partitions", facts.has_partitions is False, _PARTITIONS),
         ("timeout", has_short_timeout, _TIMEOUT),
-        ("isolation", is_pooled and facts.isolation != "read committed", _ISOLATION.format(facts.isolation)),
+        ("isolation", facts.isolation != "read committed", _ISOLATION.format(facts.isolation)),
         ("time_zone", is_pooled and facts.time_zone not in _UTC, _TIME_ZONE.format(facts.time_zone)),
         ("superuser", facts.is_remote_superuser, _SUPERUSER),
     ):
@@ -252,6 +252,9 @@ _PARTITIONS: Final = "a partition of today or tomorrow is missing: start a sched
 _TIMEOUT: Final = (
     "this role's statement_timeout or idle_session_timeout would end chores or idle connections: set them to 0"
 )
-_ISOLATION: Final = "this role's default_transaction_isolation is {}: our statements expect read committed"
+_ISOLATION: Final = (
+    "this role's default_transaction_isolation is {}: a ctx.transaction() that outlasts a heartbeat always fails "
+    "to commit (40001), and behind a pooler our statements may; set it to read committed"
+)
 _TIME_ZONE: Final = "this role's TimeZone is {}: set it to UTC"
 _SUPERUSER: Final = "this role is a superuser and connects over the network: make it a plain owner of the schema"

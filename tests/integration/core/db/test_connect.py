@@ -63,17 +63,21 @@ async def test_defaults_of_a_database_do_not_reach_our_connections(blank_databas
     """What would break our statements is set right; handlers get what the database's owner chose."""
     settings = Settings(database_url=blank_database)
     async with await connect(settings, "test", purpose="handler") as conn:
-        for assignment in ("default_transaction_isolation = 'serializable'", "TimeZone = 'Asia/Tokyo'"):
+        for assignment in (
+            "default_transaction_isolation = 'serializable'",
+            "TimeZone = 'Asia/Tokyo'",
+            "search_path = theirs, public",
+        ):
             name = sql.Identifier(conn.info.dbname)
             await conn.execute(sql.SQL("ALTER DATABASE {} SET {}").format(name, sql.SQL(assignment)))
-    names = ["default_transaction_isolation", "TimeZone", "enable_seqscan"]
+    names = ["default_transaction_isolation", "TimeZone", "search_path", "enable_seqscan"]
     async with await connect(settings, "test", purpose=purpose) as conn:
         ours = await settings_of(conn, *names)
     async with await connect(settings, "test", purpose="handler") as conn:
         handlers = await settings_of(conn, *names)
 
-    assert list(ours.values()) == ["read committed", "UTC", "on"]
-    assert list(handlers.values()) == ["serializable", "Asia/Tokyo", "on"]
+    assert list(ours.values()) == ["read committed", "UTC", "pg_catalog,pg_temp", "on"]
+    assert list(handlers.values()) == ["serializable", "Asia/Tokyo", "theirs, public", "on"]
 
 
 @pytest.mark.parametrize("purpose", ["hot", "plain", "direct"])

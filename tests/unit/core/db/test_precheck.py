@@ -22,7 +22,7 @@ GOOD = ServerFacts(
     is_read_only=False,
     encoding="UTF8",
     time_zone="Europe/Berlin",
-    isolation="repeatable read",
+    isolation="read committed",
     has_autovacuum=True,
     statement_timeout_s=0,
     idle_session_timeout_s=0,
@@ -41,7 +41,7 @@ def findings(settings: Settings | None = None, **facts: Any) -> list[tuple[str, 
 
 
 def test_a_good_server_has_no_findings() -> None:
-    """Nothing is said about a server on which every promise holds, whatever its sessions' defaults."""
+    """Nothing is said about a server on which every promise holds, whatever its sessions' time zone."""
     assert findings() == []
 
 
@@ -84,6 +84,7 @@ def test_lossy_commit_is_only_warned_about_where_it_is_allowed() -> None:
         ({"has_partitions": False}, "partitions"),
         ({"statement_timeout_s": 59.9}, "timeout"),
         ({"idle_session_timeout_s": 3_600}, "timeout"),
+        ({"isolation": "repeatable read"}, "isolation"),
         ({"is_remote_superuser": True}, "superuser"),
     ],
 )
@@ -96,8 +97,8 @@ def test_defaults_of_sessions_count_behind_a_pooler() -> None:
     """Where we cannot set the session up ourselves, the role's defaults are ours."""
     pooled = Settings(database_url=URL, direct_url=URL)
 
-    assert findings(pooled) == [("isolation", False), ("time_zone", False)]
-    assert findings(pooled, isolation="read committed", time_zone="Etc/UTC") == []
+    assert findings(pooled) == [("time_zone", False)]
+    assert findings(pooled, time_zone="Etc/UTC") == []
 
 
 def test_report_names_every_refusal_at_once() -> None:
