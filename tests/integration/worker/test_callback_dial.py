@@ -79,14 +79,19 @@ async def test_deliver_private_host_is_refused_undialled(hostile: HostileServer,
 
 
 @pytest.mark.parametrize(
-    "host", ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "017700000001", "127.0.0.1.", "0", "①②⑦.⓪.⓪.①"]
+    ("host", "error_type"),
+    [
+        *((host, "blocked_address") for host in ("127.1", "0x7f000001", "2130706433", "0177.0.0.1", "017700000001")),
+        *((host, "blocked_address") for host in ("127.0.0.1.", "0")),
+        ("①②⑦.⓪.⓪.①", "request_invalid"),
+    ],
 )
-async def test_deliver_odd_spelling_is_refused_undialled(hostile: HostileServer, host: str) -> None:
+async def test_deliver_odd_spelling_is_refused_undialled(hostile: HostileServer, host: str, error_type: str) -> None:
     """Spellings that resolvers take for 127.0.0.1 get no TCP connection either."""
     async with make_client(AddressPolicy()) as client:
         result = await client.deliver(make_request(hostile.url(host=host)), make_context())
 
-    assert (result.error_type, result.retryable) == ("request_invalid", False)
+    assert (result.error_type, result.retryable) == (error_type, False)
     assert await connections(hostile) == 0
 
 
