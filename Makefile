@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python -P
-PYTEST := $(PYTHON) -m pytest -n 2
+# Tests wait more than they compute: three at a time keep two cores busy.
+PYTEST := $(PYTHON) -m pytest -n 3
 # For example: make test-db PG=15, make test ARGS="--require-system".
 PG ?= 18
 ARGS ?=
