@@ -19,6 +19,7 @@ from howdah.api.call import JSON_TYPE, Answer
 from howdah.api.database import LOCK_S_MAX, STATEMENT_S_MAX
 from howdah.api.problems import Fault, Problem
 from howdah.core.db.connect import open_pool
+from howdah.core.errors import StorageUnavailable
 from howdah.core.store.idempotency import KeptAnswer
 from howdah.core.store.server import within_limits
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 Work: TypeAlias = "Callable[[Connection], Awaitable[tuple[Answer, Callable[[], None]]]]"
 
 KEPT_POOL: Final = 4
+# How long a request waits for a connection, and how long for another one with its key: its
+# client shall hear within 10 s.
+WAIT_S_MAX: Final = 3.0
+TURN_S_MAX: Final = 8.0
 
 _HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,255}")
@@ -96,6 +101,7 @@ class Keeper:
 
         Raises:
             Problem: The key belongs to another request, or is in use for longer than a moment.
+            StorageUnavailable: There was no connection within `WAIT_S_MAX`; nothing was done.
             DatabaseUnavailable: PostgreSQL is away. If it was lost meanwhile, a repeat with the key finds out.
         """
         request_hash = _hash(call, body)
@@ -103,7 +109,7 @@ class Keeper:
         turn = self._turns.setdefault(name, _Turn())
         turn.count += 1
         try:
-            async with turn.lock:
+            async with _held(turn):
                 if turn.kept is not None:
                     return _replay(turn.kept, request_hash)
                 answer, after_commit = await self._once(call, key, request_hash, work)
@@ -133,10 +139,35 @@ class Keeper:
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
         assert self._pool is not None, "the supervisor starts the keeper before requests are served"
-        async with self._free, self._database.lent(self._pool) as conn, conn.transaction():
-            await self._server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=LOCK_S_MAX)
-            with within_limits():
-                yield conn
+        try:
+            async with asyncio.timeout(WAIT_S_MAX):
+                await self._free.acquire()
+        except TimeoutError:
+            raise StorageUnavailable("too many requests with an Idempotency-Key are under way") from None
+        try:
+            async with self._database.lent(self._pool) as conn, conn.transaction():
+                await self._server.limit(conn, statement_timeout_s=STATEMENT_S_MAX, lock_timeout_s=LOCK_S_MAX)
+                with within_limits():
+                    yield conn
+        finally:
+            self._free.release()
+
+
+@contextlib.asynccontextmanager
+async def _held(turn: _Turn) -> AsyncIterator[None]:
+    """Wait for the turn, or for so long that there is an answer to replay instead."""
+    is_held = False
+    try:
+        async with asyncio.timeout(TURN_S_MAX):
+            is_held = await turn.lock.acquire()
+    except TimeoutError:
+        if turn.kept is None:
+            raise Problem("idempotency_key_in_use", "A request with this key is under way.") from None
+    try:
+        yield
+    finally:
+        if is_held:
+            turn.lock.release()
 
 
 def _location(answer: Answer) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from howdah.api import idempotency
 from tests.fix_api import TASK, Api, assert_problem, serving
 
 if TYPE_CHECKING:
@@ -127,6 +128,45 @@ async def test_key_held_by_another_transaction_is_a_retryable_conflict(api: Api)
     assert answer.json()["retryable"]
     assert answer.headers["retry-after"] == "1"
     assert free.status_code == 201
+
+
+async def test_wait_for_a_connection_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all connections for keys are busy, a request with another key is told to come back, and does nothing."""
+    monkeypatch.setattr(idempotency, "WAIT_S_MAX", 0.1)
+    keeper = api.backend.keeper
+    for _ in range(idempotency.KEPT_POOL):
+        await keeper._free.acquire()
+    busy = await api.post("/v1/tasks", TASK, Idempotency_Key="k")
+    for _ in range(idempotency.KEPT_POOL):
+        keeper._free.release()
+    free = await api.post("/v1/tasks", TASK, Idempotency_Key="k")
+
+    assert_problem(busy, 503, "storage_unavailable", [])
+    assert busy.headers["retry-after"] == "1"
+    assert free.status_code == 201
+    assert await api.task_count() == 1
+
+
+async def test_wait_for_a_request_with_the_same_key_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat while the first request takes long is told to come back; the first is answered as ever."""
+    monkeypatch.setattr(idempotency, "TURN_S_MAX", 0.1)
+    store = api.backend.keeper._store
+    answer, has_begun, gate = store.answer, asyncio.Event(), asyncio.Event()
+
+    async def slow(*positional: Any, **keywords: Any) -> None:
+        has_begun.set()
+        await gate.wait()
+        await answer(*positional, **keywords)
+
+    monkeypatch.setattr(store, "answer", slow)
+    first = asyncio.create_task(api.post("/v1/tasks", TASK, Idempotency_Key="k"))
+    await has_begun.wait()
+    repeat = await api.post("/v1/tasks", TASK, Idempotency_Key="k")
+    gate.set()
+
+    assert_problem(repeat, 409, "idempotency_key_in_use", [])
+    assert (await first).status_code == 201
+    assert api.backend.keeper._turns == {}
 
 
 async def test_work_that_fails_keeps_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
