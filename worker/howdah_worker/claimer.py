@@ -160,6 +160,9 @@ class Claimer:
                 self._news.clear()
                 if not await retry_forever(lambda: self._round(executor), "claim", stop):
                     await self._sleep(executor)
+                elif not any(source.book.has_ready(self._now()) for source in self._sources):
+                    # Let what was claimed start before lanes that are probably empty are looked at.
+                    await asyncio.sleep(0)
         finally:
             stopping.cancel()
             await self._connection.drop()
