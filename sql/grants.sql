@@ -76,6 +76,7 @@ BEGIN
     END LOOP;
     GRANT EXECUTE ON FUNCTION
         howdah.now(),
+        howdah.clock_offset(),
         howdah.id_floor(timestamptz),
         howdah.id_time(uuid),
         howdah.like_patterns(text[]),

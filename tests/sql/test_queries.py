@@ -200,6 +200,21 @@ def test_producer_role_enqueues_and_cancels_and_nothing_else(database: str) -> N
                 conn.execute(forbidden.encode())
 
 
+def test_only_the_owner_shifts_the_clock(database: str) -> None:
+    """A producer's own setting has no effect: its tasks would get times and ids of its choice."""
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("SET howdah.clock_offset = '2 days'")
+        conn.execute("SELECT howdah.enqueue('q', 'h')")
+        conn.execute("SET SESSION AUTHORIZATION howdah_producer")
+        conn.execute("SELECT howdah.enqueue('q', 'h')")
+        conn.execute("RESET SESSION AUTHORIZATION")
+        rows = conn.execute(
+            "SELECT created_at > statement_timestamp() + interval '1 day' FROM howdah.tasks ORDER BY id"
+        ).fetchall()
+
+        assert rows == [(False,), (True,)]
+
+
 def test_functions_that_act_as_their_owner_pin_the_search_path(schema: psycopg.Connection) -> None:
     """Else a caller's own objects of the same names would run with the owner's rights."""
     loose = schema.execute(
