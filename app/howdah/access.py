@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
 
 PROCESS: Final = "admin"
-SCOPES: Final = ("viewer", "producer", "worker", "operator", "admin", "payloads")
 
 KEY_NAME_LENGTH_MAX: Final = 128
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
+from howdah.core.credentials import SCOPES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from howdah.core.service import ExitCode
     from howdah.core.settings import Settings
-
-SCOPES = ("viewer", "producer", "worker", "operator", "admin", "payloads")
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

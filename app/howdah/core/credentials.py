@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 ID_LENGTH: Final = 12
 # 32 characters out of 62 are 190 bits.
 SECRET_LENGTH: Final = 32
+# What a key may be for.
+SCOPES: Final = ("viewer", "producer", "worker", "operator", "admin", "payloads")
 
 _ID_ALPHABET: Final = string.ascii_lowercase + string.digits
 _SECRET_ALPHABET: Final = string.ascii_letters + string.digits

@@ -18,8 +18,8 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Final
 
-from howdah.access import SCOPES, keep_key
-from howdah.core.credentials import make_key
+from howdah.access import keep_key
+from howdah.core.credentials import SCOPES, make_key
 from howdah.core.db.database import make_database
 from howdah.core.db.embedded import EmbeddedPostgres
 from howdah.core.db.migrate import migrate
