@@ -118,18 +118,17 @@ class LaneBook:
         """Make every lane that is not ready unsure: the poll."""
         self._unsure.update((key, lane) for key, lane in self._lanes.items() if not lane.is_ready)
 
-    def wake(self, key: LaneKey, run_at: int, now: int) -> bool:
-        """Take note of a run that is due at `run_at`; False if the lane is not known."""
+    def wake(self, key: LaneKey, run_at: int, now: int) -> None:
+        """Take note of a run that is due at `run_at`, if the lane is known."""
         lane = self._lanes.get(key)
         if lane is None:
-            return False
+            return
         position = (run_at, _NO_ID)
         if position < (lane.floor or lane.reached):
             lane.floor = position
         lane.misses = 0
         lane.is_woken |= run_at <= now
         self._set_due(lane, run_at, now)
-        return True
 
     def has_ready(self, now: int) -> bool:
         """Tell whether a claim may find something; lanes that fell due become ready."""
