@@ -104,14 +104,21 @@ def judge(fleet: Fleet, producer: Producer) -> Verdict:
             "lost": outcomes.get("lost", 0),
             "released": outcomes.get("released", 0),
             "succeeded": outcomes.get("succeeded", 0),
-            # A worker that wakes after its lease learns so by a refused report, by a heartbeat, or by its own clock.
-            "zombies": sum(
-                len(process.events(event))
-                for process in fleet.processes.values()
-                for event in ("late_report_refused", "lease_lost", "lease_not_renewed")
-            ),
+            "zombies": zombie_count(fleet),
             "dead": fleet.query("SELECT count(*) FROM howdah.dead_letters")[0][0],
         },
+    )
+
+
+def zombie_count(fleet: Fleet) -> int:
+    """How many runs a worker still had when it woke after their leases.
+
+    It learns so by a refused report, by a heartbeat, or by its own clock.
+    """
+    return sum(
+        len(process.events(event))
+        for process in fleet.processes.values()
+        for event in ("late_report_refused", "lease_lost", "lease_not_renewed")
     )
 
 

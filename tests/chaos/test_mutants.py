@@ -76,6 +76,14 @@ MUTANTS = (
         "tests/sql/test_protocol.py::test_claim_never_takes_more_than_its_share",
     ),
     Mutant(
+        "heartbeat",
+        "a heartbeat renews no lease",
+        "sql/queries/run/heartbeat.sql",
+        "howdah.now() + make_interval(secs => %(lease_s)b::double precision)",
+        "r.lease_expires_at + 0 * make_interval(secs => %(lease_s)b::double precision)",
+        "tests/integration/worker/test_worker_leases.py::test_lease_is_renewed_for_as_long_as_the_handler_works",
+    ),
+    Mutant(
         "M9",
         "a create is acknowledged before its commit",
         "app/howdah/api/writer.py",

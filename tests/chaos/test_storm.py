@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from tests.chaos.history import Producer, judge
+from tests.chaos.history import Producer, judge, zombie_count
 from tests.fix_fleet import LEASE_S
 from tests.fix_wait import eventually_async
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600)]
 
 RATE_PER_S = 150
+# A run that meets fewer proves little: with a guard by state alone, most find their task ended anyway.
+ZOMBIES_MIN = 20
+# Each gives about six.
+_MORE_PAUSES_MAX = 20
 MIX = (
     (0.55, "chaos.noop", {}),
     (0.15, "chaos.sleep", {"s": 0.05}),
@@ -61,9 +65,8 @@ async def test_no_promise_breaks_under_a_storm_of_faults(fleet: Fleet, pytestcon
     print(verdict.counts)
 
     assert verdict.violations == [], f"seed {seed}"
-    assert min(verdict.counts[name] for name in ("lost", "zombies", "unknown")) > 0, (
-        f"inadequate, seed {seed}: {verdict.counts}"
-    )
+    assert min(verdict.counts["lost"], verdict.counts["unknown"]) > 0, f"inadequate, seed {seed}: {verdict.counts}"
+    assert verdict.counts["zombies"] >= ZOMBIES_MIN, f"inadequate, seed {seed}: {verdict.counts}"
 
 
 async def _produce(fleet: Fleet, producer: Producer, chance: random.Random, stop: asyncio.Event) -> None:
@@ -112,7 +115,7 @@ async def _post(
 
 
 async def _faults(fleet: Fleet, chance: random.Random, storm_s: float) -> None:
-    """Run rounds of faults, each kind at least once, until the time is over."""
+    """Run rounds of faults, each kind at least once, until the time is over and there were enough late reports."""
     faults: list[Callable[[], object]] = [
         lambda: _restart(fleet, f"worker{chance.randrange(3)}"),
         lambda: _restart(fleet, f"api{chance.randrange(2)}"),
@@ -128,6 +131,11 @@ async def _faults(fleet: Fleet, chance: random.Random, storm_s: float) -> None:
         for fault in chance.sample(faults, len(faults)):
             await asyncio.sleep(chance.uniform(1.0, 2.5))
             await fault()  # type: ignore[misc]
+    for _ in range(_MORE_PAUSES_MAX):
+        if zombie_count(fleet) >= ZOMBIES_MIN:
+            break
+        await _pause(fleet, f"worker{chance.randrange(3)}")
+        await asyncio.sleep(chance.uniform(1.0, 2.5))
 
 
 async def _restart(fleet: Fleet, name: str) -> None:

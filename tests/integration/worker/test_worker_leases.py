@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -28,12 +29,21 @@ async def test_handler_that_blocks_the_event_loop_keeps_its_lease(bench: Workben
         time.sleep(3 * LEASE_S)  # noqa: ASYNC251 - what it is for
         return "done"
 
+    has_ended = threading.Event()
+
+    def rescue() -> int:
+        count = 0
+        while not has_ended.wait(0.1):
+            count += asyncio.run(bench.rescue())
+        return count
+
     await bench.start()
-    lost = 0
+    # In a thread, because this loop is blocked.
+    rescuing = asyncio.create_task(asyncio.to_thread(rescue))
     [task] = await bench.enqueue("block")
-    # While this loop is blocked, nobody rescues: the lease is looked at afterwards.
     row = await bench.ended(task, timeout_s=30)
-    lost += await bench.rescue()
+    has_ended.set()
+    lost = await rescuing
 
     assert (row["outcome"], row["result"], row["attempt"]) == ("succeeded", "done", 1)
     assert len(starts) == 1
@@ -117,10 +127,12 @@ async def test_worker_that_cannot_renew_stops_its_handlers_before_the_lease_ends
     bench: Workbench, proxy: CuttingProxy
 ) -> None:
     """Cut off from PostgreSQL, a worker cancels its handlers before anybody else may run them, then hands back."""
+    started = asyncio.Event()
     stopped: list[float] = []
 
     @howdah.handler("cut")
     async def cut(payload: Any, ctx: howdah.Context) -> None:
+        started.set()
         if ctx.attempt == 1 and not stopped:
             try:
                 await asyncio.sleep(60)
@@ -129,7 +141,7 @@ async def test_worker_that_cannot_renew_stops_its_handlers_before_the_lease_ends
 
     await bench.start(database_url=proxy.url)
     [task] = await bench.enqueue("cut")
-    await eventually_async(lambda: bench.is_running(task), 5, "it runs")
+    await started.wait()
     # Just renewed, so that the lease ends one lease from here at the earliest.
     cut_at = time.monotonic()
     proxy.is_blackhole = True
@@ -151,16 +163,19 @@ async def test_plain_function_that_stops_because_its_lease_ends_runs_again(
     bench: Workbench, proxy: CuttingProxy
 ) -> None:
     """A function that returns early since it saw `ctx.cancelled` has not succeeded, nor was the task cancelled."""
+    started = threading.Event()
     seen: list[bool] = []
 
     @howdah.handler("cut.plain")
     def cut(payload: Any, ctx: howdah.Context) -> None:
+        started.set()
         if not seen:
             seen.append(ctx.wait_cancelled(30))
 
     await bench.start(database_url=proxy.url)
     [task] = await bench.enqueue("cut.plain")
-    await eventually_async(lambda: bench.is_running(task), 5, "it runs")
+    # Its row alone does not tell that: the worker may not have read the claim's answer.
+    await eventually_async(started.is_set, 5, "it runs")
     proxy.is_blackhole = True
     await eventually_async(lambda: seen, 2 * LEASE_S, "the function was told")
     proxy.is_blackhole = False
