@@ -7,6 +7,7 @@ system, or root, is marked `@pytest.mark.system("nginx", "root")` with what it n
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 
 import hypothesis
@@ -15,6 +16,8 @@ import pytest
 # The machine is busy with the tests beside; how long an example takes is no property of the code.
 hypothesis.settings.register_profile("howdah", hypothesis.settings(deadline=None))
 hypothesis.settings.load_profile("howdah")
+
+OPEN_FILES = 4_096
 
 pytest_plugins = [
     "tests.fix_api",
@@ -52,6 +55,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail tests marked `system` whose needs are missing, instead of skipping them",
     )
+
+
+def pytest_configure() -> None:
+    """Let this process open as many files as it may: it is a server and its thousand clients in one test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES and (hard == resource.RLIM_INFINITY or soft < hard):
+        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
 
 def test_configuration_is_valid(nginx_program: str, tmp_path: Path) -> None:
-    """`nginx -t` accepts the whole configuration without a warning, with no change but the place of its log."""
+    """`nginx -t` accepts the whole configuration without a warning, with no change but its log and its port.
+
+    It binds the port, which may be taken, and below 1024 is not for everybody.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     for name in ("nginx.conf", "howdah-upstream.conf", "howdah.conf"):
-        text = (CONF / name).read_text()
+        text = (CONF / name).read_text().replace("listen 80;", f"listen 127.0.0.1:{port};")
         (tmp_path / name).write_text(text.replace("/var/log/nginx/", f"{tmp_path}/"))
     user = "user root; " if os.geteuid() == 0 else ""
     done = subprocess.run(
