@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bare_sql import best
-from drain import drain
+from drain import series
 from rig import open_rig, parser, report
 
 if TYPE_CHECKING:
@@ -14,17 +13,8 @@ if TYPE_CHECKING:
 
 def measure(rig: Rig, count: int, sizes: list[int]) -> dict[str, float]:
     """Drain `count` tasks with so many more behind them, for each size."""
-    result = {"bare_sql_per_s": best(rig, count)}
-    rates: list[float] = []
-    for size in sizes:
-        rig.fill(size + count)
-        costs = drain(rig, count)
-        rig.clear()
-        rates.append(costs["per_s"])
-        result |= {f"behind_{size}_{name}": figure for name, figure in costs.items()}
-        result[f"behind_{size}_ratio"] = costs["per_s"] / result["bare_sql_per_s"]
-    result["largest_to_smallest"] = rates[-1] / rates[0]
-    return result
+    result, change = series(rig, count, "behind", sizes, lambda size: rig.fill(size + count))
+    return result | {"largest_to_smallest": change}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from meter import LOOK_S, Meter
 from rig import BENCH, open_rig, parser, report, rss_mb, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rig import Rig
 
@@ -44,6 +44,26 @@ def drain(rig: Rig, count: int, *, workers: int = 1, **environment: str) -> dict
         ).fetchone()
         assert row == (0,), f"{row} tasks did not succeed"
     return costs
+
+
+def series(
+    rig: Rig, count: int, label: str, values: list[int], fill: Callable[[int], object]
+) -> tuple[dict[str, float], float]:
+    """Drain `count` tasks once for each value, after `fill(value)` has stored the tasks.
+
+    Returns:
+        Figures of all, named by label and value, with ratios to bare SQL; and the last rate through the first.
+    """
+    result = {"bare_sql_per_s": best(rig, count)}
+    rates: list[float] = []
+    for value in values:
+        fill(value)
+        costs = drain(rig, count)
+        rig.clear()
+        rates.append(costs["per_s"])
+        result |= {f"{label}_{value}_{name}": figure for name, figure in costs.items()}
+        result[f"{label}_{value}_ratio"] = costs["per_s"] / result["bare_sql_per_s"]
+    return result, rates[-1] / rates[0]
 
 
 def measure(rig: Rig, kind: str, count: int, workers: int, concurrency: int) -> dict[str, float]:

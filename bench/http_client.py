@@ -11,6 +11,17 @@ import asyncio
 from typing import Self, cast
 
 
+def body_of_whole(message: bytes) -> int:
+    """Return where the body of an HTTP message begins once the message is whole, else 0."""
+    head_end = message.find(b"\r\n\r\n")
+    if head_end < 0:
+        return 0
+    start = message.lower().find(b"content-length: ", 0, head_end)
+    length = int(message[start + 16 : message.find(b"\r", start)]) if start >= 0 else 0
+    body_start = head_end + 4
+    return body_start if len(message) >= body_start + length else 0
+
+
 class Connection(asyncio.Protocol):
     """One kept-alive connection."""
 
@@ -27,14 +38,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer the caller once the answer is whole."""
         self._buffer += data
-        head_end = self._buffer.find(b"\r\n\r\n")
-        if head_end < 0:
+        body_start = body_of_whole(self._buffer)
+        if not body_start:
             return
-        start = self._buffer.find(b"content-length: ") + 16
-        length = int(self._buffer[start : self._buffer.find(b"\r", start)])
-        if len(self._buffer) < head_end + 4 + length:
-            return
-        answer, waiting = (int(self._buffer[9:12]), self._buffer[head_end + 4 :]), self._answer
+        answer, waiting = (int(self._buffer[9:12]), self._buffer[body_start:]), self._answer
         self._buffer, self._answer = b"", None
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import uvloop
+from http_client import body_of_whole
 
 
 class Client(asyncio.Protocol):
@@ -37,12 +38,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Count an answer once it is complete, and send the next request."""
         self._buffer += data
-        head_end = self._buffer.find(b"\r\n\r\n")
-        if head_end < 0:
-            return
-        start = self._buffer.find(b"content-length: ") + 16
-        length = int(self._buffer[start : self._buffer.find(b"\r", start)])
-        if len(self._buffer) < head_end + 4 + length:
+        if not body_of_whole(self._buffer):
             return
         self._run.count(self._buffer[9:12], time.perf_counter() - self._sent_at)
         self._buffer = b""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bare_sql import best
-from drain import drain
+from drain import series
 from rig import open_rig, parser, report
 
 if TYPE_CHECKING:
@@ -14,17 +13,8 @@ if TYPE_CHECKING:
 
 def measure(rig: Rig, count: int, queue_counts: list[int]) -> dict[str, float]:
     """Drain `count` tasks from so many queues, for each number of queues."""
-    result = {"bare_sql_per_s": best(rig, count)}
-    rates: list[float] = []
-    for queues in queue_counts:
-        rig.fill(count, queues=queues)
-        costs = drain(rig, count)
-        rig.clear()
-        rates.append(costs["per_s"])
-        result |= {f"queues_{queues}_{name}": figure for name, figure in costs.items()}
-        result[f"queues_{queues}_ratio"] = costs["per_s"] / result["bare_sql_per_s"]
-    result["most_to_fewest"] = rates[-1] / rates[0]
-    return result
+    result, change = series(rig, count, "queues", queue_counts, lambda queues: rig.fill(count, queues=queues))
+    return result | {"most_to_fewest": change}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import asyncio
 from typing import cast
 
 import uvloop
+from http_client import body_of_whole
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -30,12 +31,7 @@ class Receiver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer a request once it is whole."""
         self._buffer += data
-        head_end = self._buffer.find(b"\r\n\r\n")
-        if head_end < 0:
-            return
-        start = self._buffer.lower().find(b"content-length: ", 0, head_end)
-        length = int(self._buffer[start + 16 : self._buffer.find(b"\r", start)]) if start >= 0 else 0
-        if len(self._buffer) < head_end + 4 + length:
+        if not body_of_whole(self._buffer):
             return
         self._buffer = b""
         if self._delay_s:

@@ -132,6 +132,21 @@ def server_directory() -> Iterator[Path]:
         yield directory
 
 
+async def row_of(
+    conn: psycopg.AsyncConnection[tuple[object, ...]], statement: str, *params: object
+) -> tuple[object, ...]:
+    """Execute a statement and return its first row."""
+    row = await (await conn.execute(statement.encode(), params or None)).fetchone()
+    assert row is not None
+    return row
+
+
+async def value_of(conn: psycopg.AsyncConnection[tuple[object, ...]], statement: str, *params: object) -> object:
+    """Execute a statement and return the one value of its first row."""
+    [value] = await row_of(conn, statement, *params)
+    return value
+
+
 def with_database(url: str, dbname: str) -> str:
     """Return the URL with another database name."""
     return urlsplit(url)._replace(path=f"/{dbname}").geturl()

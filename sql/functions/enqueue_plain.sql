@@ -33,7 +33,7 @@ BEGIN
         OR asked_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days'
         OR json_typeof(payload) = 'null'
         OR howdah.payload_problem(payload::text, bytes_max) IS NOT NULL
-        OR to_regclass('howdah.tasks_' || to_char(now AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL
+        OR NOT howdah.has_partition(now)
     THEN
         RETURN NULL;
     END IF;

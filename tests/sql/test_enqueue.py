@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from psycopg import errors
 
+from tests.fix_db import row_of, value_of
 from tests.fix_wait import eventually_async
 from tests.task_vectors import ACCEPTED, PAYLOADS, REFUSED
 
@@ -37,18 +38,18 @@ async def listener(database: str) -> AsyncIterator[Connection]:
 
 async def test_enqueue_stores_what_the_task_says(conn: Connection) -> None:
     """Queue, handler, time, priority, timeout, retry and tags are stored under the task's id."""
-    task_id = await _one(
+    task_id = await value_of(
         conn,
         "SELECT howdah.enqueue('emails', 'welcome', '{\"to\": \"a\"}', howdah.now() + interval '1 hour', "
         '\'{"priority": "high", "timeout": "5m", "retry": {"max_attempts": 7}, "tags": {"a": "b"}}\')',
     )
-    row = await _row(
+    row = await row_of(
         conn,
         "SELECT t.id, q.name, g.handler, t.priority, t.timeout_s, t.retry, t.tags, t.payload, t.run_at - t.created_at "
         "FROM howdah.tasks AS t "
         "JOIN howdah.queues AS q ON q.id = queue_id JOIN howdah.targets AS g ON g.id = target_id",
     )
-    run = await _row(conn, "SELECT task_id, priority, attempt, run_at - queued_at FROM howdah.runs")
+    run = await row_of(conn, "SELECT task_id, priority, attempt, run_at - queued_at FROM howdah.runs")
 
     assert row[:6] == (task_id, "emails", "welcome", 2, 300.0, {"max_attempts": 7})
     assert row[6:8] == ({"a": "b"}, {"to": "a"})
@@ -60,7 +61,7 @@ async def test_enqueue_of_a_past_time_is_ready_now(conn: Connection) -> None:
     """A run_at in the past leaves the run at now, above every horizon, and its due time as it was asked for."""
     await conn.execute("SELECT howdah.enqueue('q', 'h', run_at => howdah.now() - interval '1 hour')")
 
-    assert await _one(conn, "SELECT run_at = queued_at AND due_at < queued_at FROM howdah.runs")
+    assert await value_of(conn, "SELECT run_at = queued_at AND due_at < queued_at FROM howdah.runs")
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
@@ -71,7 +72,7 @@ async def test_enqueue_takes_a_time_in_any_time_zone(conn: Connection, zone: str
         "SELECT howdah.enqueue('q', 'h', run_at => date_trunc('day', howdah.now()) + '1 day 1.234567 s')"
     )
 
-    assert await _one(conn, "SELECT run_at = date_trunc('day', howdah.now()) + '1 day 1.234567 s' FROM howdah.runs")
+    assert await value_of(conn, "SELECT run_at = date_trunc('day', howdah.now()) + '1 day 1.234567 s' FROM howdah.runs")
 
 
 async def test_enqueue_that_is_rolled_back_leaves_nothing(conn: Connection, listener: Connection) -> None:
@@ -81,7 +82,7 @@ async def test_enqueue_that_is_rolled_back_leaves_nothing(conn: Connection, list
     await conn.execute("NOTIFY howdah_wake, 'end'")
 
     assert await _heard(listener, "end") == ["end"]
-    assert await _row(
+    assert await row_of(
         conn,
         "SELECT (SELECT count(*) FROM howdah.tasks), (SELECT count(*) FROM howdah.runs), "
         "(SELECT count(*) FROM howdah.queues), (SELECT count(*) FROM howdah.targets WHERE id <> 0)",
@@ -93,7 +94,7 @@ async def test_enqueue_names_each_lane_and_its_oldest_time_at_commit(conn: Conne
     items = [{"queue": "q", "handler": "h", "delay": delay} for delay in ("9s", "3s", "6s")]
     items += [{"queue": "q", "handler": "h", "priority": "low"}]
     await _many(conn, items)
-    words = await _one(
+    words = await value_of(
         conn,
         "SELECT array_agg(word ORDER BY word) FROM (SELECT howdah.lane_word(queue_id, priority, min(run_at)) AS word "
         "FROM howdah.runs GROUP BY queue_id, priority) AS lane",
@@ -136,10 +137,10 @@ async def test_enqueue_tells_of_new_names_once(conn: Connection, listener: Conne
 async def test_enqueue_takes_the_tenant_from_parameter_setting_or_default(conn: Connection) -> None:
     """The parameter wins over the setting howdah.tenant, which wins over the tenant default."""
     await conn.execute("INSERT INTO howdah.tenants (name) VALUES ('a'), ('b')")
-    ids = [await _one(conn, "SELECT howdah.enqueue('q', 'h')")]
+    ids = [await value_of(conn, "SELECT howdah.enqueue('q', 'h')")]
     await conn.execute("SET howdah.tenant = 'a'")
-    ids += [await _one(conn, "SELECT howdah.enqueue('q', 'h')")]
-    ids += [await _one(conn, "SELECT howdah.enqueue('q', 'h', tenant => 'b')")]
+    ids += [await value_of(conn, "SELECT howdah.enqueue('q', 'h')")]
+    ids += [await value_of(conn, "SELECT howdah.enqueue('q', 'h', tenant => 'b')")]
     rows = await conn.execute(
         "SELECT t.id, n.name FROM howdah.tasks AS t JOIN howdah.tenants AS n ON n.id = tenant_id "
         "JOIN howdah.queues AS q ON (q.tenant_id, q.id) = (t.tenant_id, queue_id)"
@@ -161,7 +162,7 @@ async def test_enqueue_accepts_what_the_api_accepts(conn: Connection) -> None:
     answers = await _answers(conn, ACCEPTED)
 
     assert answers == dict.fromkeys(ACCEPTED, (True, None))
-    assert await _one(conn, "SELECT count(*) FROM howdah.tasks JOIN howdah.runs ON task_id = id") == len(ACCEPTED)
+    assert await value_of(conn, "SELECT count(*) FROM howdah.tasks JOIN howdah.runs ON task_id = id") == len(ACCEPTED)
 
 
 async def test_enqueue_refuses_what_the_api_refuses(conn: Connection) -> None:
@@ -170,7 +171,7 @@ async def test_enqueue_refuses_what_the_api_refuses(conn: Connection) -> None:
     found = {text: (created, *str(error).split(" ")[:2]) for text, (created, error) in answers.items()}
 
     assert found == {refused.text: (False, refused.code, refused.pointer) for refused in REFUSED}
-    assert await _one(conn, "SELECT count(*) FROM howdah.tasks") == 0
+    assert await value_of(conn, "SELECT count(*) FROM howdah.tasks") == 0
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ async def test_enqueue_many_answers_each_item_by_its_ordinal(conn: Connection) -
         5: (False, "/payload"),
         6: (True, None),
     }
-    assert await _one(conn, "SELECT json_agg(payload ORDER BY id) FROM howdah.tasks") == [None, [6]]
+    assert await value_of(conn, "SELECT json_agg(payload ORDER BY id) FROM howdah.tasks") == [None, [6]]
 
 
 @pytest.mark.parametrize("items", ["{}", "5", "null", None])
@@ -248,19 +249,19 @@ async def test_ids_of_a_batch_are_in_the_order_of_its_items(conn: Connection) ->
 
 async def test_repeated_id_stores_nothing_twice(conn: Connection) -> None:
     """A repeat after a lost answer, and a repeat within a batch, find the task that is there."""
-    task_id = str(await _one(conn, "SELECT howdah.new_id()"))
+    task_id = str(await value_of(conn, "SELECT howdah.new_id()"))
     item = {"queue": "q", "handler": "h", "id": task_id}
     first = await _many(conn, [item, item])
     second = await _many(conn, [item])
 
     assert [(str(row[1]), row[2], row[3]) for row in first] == [(task_id, True, None), (task_id, False, None)]
     assert [(str(row[1]), row[2], row[3]) for row in second] == [(task_id, False, None)]
-    assert await _one(conn, "SELECT count(*) FROM howdah.runs") == 1
+    assert await value_of(conn, "SELECT count(*) FROM howdah.runs") == 1
 
 
 async def test_refused_item_that_repeats_an_id_is_not_created(conn: Connection) -> None:
     """Of two items with one id, the one that is refused says so, whichever comes first, and the other is stored."""
-    task_ids = [str(await _one(conn, "SELECT howdah.new_id()")) for _ in range(2)]
+    task_ids = [str(await value_of(conn, "SELECT howdah.new_id()")) for _ in range(2)]
     good = [{"queue": "q", "handler": "h", "id": task_id} for task_id in task_ids]
     bad = [{**item, "priority": "urgent"} for item in good]
     rows = sorted(await _many(conn, [good[0], bad[0], bad[1], good[1]]), key=lambda row: row[0])
@@ -300,7 +301,7 @@ async def test_payload_null_is_no_payload(conn: Connection) -> None:
     await conn.execute("SELECT howdah.enqueue('q', 'h', NULL)")
     await conn.execute("SELECT howdah.enqueue('q', 'h', 'null')")
 
-    assert await _one(conn, "SELECT count(*) FROM howdah.tasks WHERE payload IS NULL") == 3
+    assert await value_of(conn, "SELECT count(*) FROM howdah.tasks WHERE payload IS NULL") == 3
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
@@ -313,7 +314,7 @@ async def test_new_queue_of_two_sessions_at_once_is_made_once(
         await first.execute(enqueue)
         waiting = asyncio.create_task(other.execute(enqueue))
         await eventually_async(
-            lambda: _one(
+            lambda: value_of(
                 conn, "SELECT pg_blocking_pids(%s) = ARRAY[%s::int]", other.info.backend_pid, first.info.backend_pid
             ),
             10,
@@ -321,7 +322,7 @@ async def test_new_queue_of_two_sessions_at_once_is_made_once(
         )
         await (first.commit() if ends_well else first.rollback())
         await asyncio.wait_for(waiting, 10)
-    counts = await _row(
+    counts = await row_of(
         conn,
         "SELECT (SELECT count(*) FROM howdah.queues), (SELECT count(*) FROM howdah.targets WHERE id <> 0), "
         "(SELECT count(*) FROM howdah.runs)",
@@ -365,8 +366,8 @@ async def test_refused_item_makes_no_names(conn: Connection, flaw: str) -> None:
 async def test_producer_role_enqueues_and_cancels_and_reads_nothing(conn: Connection) -> None:
     """Who is granted howdah_producer has the functions, and no table behind them."""
     await conn.execute("SET ROLE howdah_producer")
-    task_id = await _one(conn, "SELECT howdah.enqueue('q', 'h')")
-    state = await _one(conn, "SELECT howdah.cancel(%s)", task_id)
+    task_id = await value_of(conn, "SELECT howdah.enqueue('q', 'h')")
+    state = await value_of(conn, "SELECT howdah.cancel(%s)", task_id)
 
     assert state == "cancelled"
     for relation in ("tasks", "runs", "tenants", "queue_depth"):
@@ -396,17 +397,6 @@ async def _answers(conn: Connection, texts: list[str]) -> dict[str, tuple[object
     """Enqueue tasks given as text, in one batch; whether each was created, and its error, by the text."""
     rows = await conn.execute("SELECT * FROM howdah.enqueue_many(NULL, %s)", [f"[{','.join(texts)}]"])
     return {texts[ordinal - 1]: (created, error) for ordinal, _, created, error in await rows.fetchall()}
-
-
-async def _row(conn: Connection, statement: str, *params: object) -> tuple[object, ...]:
-    row = await (await conn.execute(statement.encode(), params or None)).fetchone()
-    assert row is not None
-    return row
-
-
-async def _one(conn: Connection, statement: str, *params: object) -> object:
-    [value] = await _row(conn, statement, *params)
-    return value
 
 
 async def _heard(listener: Connection, last: str) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from howdah.api.call import Call
     from howdah.core.db.connect import Connection
+    from howdah.core.model import CancelMode
     from howdah.core.store.tasks import Draft, Stored
 
 CANCEL_LOCK_S_MAX: Final = 1.0
@@ -232,13 +233,13 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
     return json_answer(201, new_task(task, payload, stored, reads_payloads=call.key.reads_payloads), location)
 
 
-async def _cancel(call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> Answer:
+async def _cancel(call: Call, task_id: UUID, mode: CancelMode) -> Answer:
     # A worker that records the run's outcome holds its row for milliseconds.
     async with call.backend.database.transaction(lock_s_max=CANCEL_LOCK_S_MAX) as conn:
         return await _cancel_in(conn, call, task_id, mode)
 
 
-async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: Literal["soft", "hard"]) -> Answer:
+async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMode) -> Answer:
     tasks = call.backend.tasks
     state = await tasks.cancel(conn, call.key.tenant, task_id, mode)
     answer = shapes.Cancelled(task_id, cast("Literal['cancelled', 'running']", state))

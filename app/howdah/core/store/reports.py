@@ -163,8 +163,7 @@ class _Batch:
     async def _complete(self, part: Sequence[Report]) -> None:
         cursor = await self._conn.cursor(binary=True).execute(*self._runs.complete(part))
         if cursor.rowcount != len(part):
-            matched = {(row[0], row[1]) for row in await cursor.fetchall()}
-            self._unmatched += [report for report in part if (report.task_id, report.token) not in matched]
+            self._miss(part, {(row[0], row[1]) for row in await cursor.fetchall()})
 
     async def _fail(self, part: Sequence[Report]) -> None:
         await self._rearm(part, self._runs.fail(part))
@@ -178,8 +177,10 @@ class _Batch:
         rearmed = [Rearmed(LeaseKey(row[0], row[1], row[2]), row[3], row[4], row[5], row[6]) for row in rows]
         self.recorded.rearmed += rearmed
         if len(rows) != len(part):
-            matched = {each.key for each in rearmed}
-            self._unmatched += [report for report in part if report.key not in matched]
+            self._miss(part, {(each.key.task_id, each.key.token) for each in rearmed})
+
+    def _miss(self, part: Sequence[Report], matched: set[tuple[bytes, bytes]]) -> None:
+        self._unmatched += [report for report in part if (report.task_id, report.token) not in matched]
 
     # `bisected` wants one result for each item; these record theirs on the side.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from howdah.core.db.connect import Connection
+    from howdah.core.model import CancelMode
 
 # What a page looks at when a filter may pass most rows by.
 LOOK_ROWS_MAX: Final = 10_000
@@ -33,9 +34,6 @@ _ID_AHEAD_MAX: Final = timedelta(minutes=1)
 _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
-
-
-CancelMode: TypeAlias = Literal["soft", "hard"]
 
 _log: Final = logging.getLogger(__name__)
 
