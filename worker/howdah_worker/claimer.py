@@ -305,11 +305,11 @@ class Claimer:
             dues = [due for source in self._sources if (due := source.book.next_due()) is not None]
             if dues:
                 wake_at = min(wake_at, time.monotonic() + (min(dues) - self._now()) / 1e6)
+        timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - time.monotonic()), self._news.set)
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + wake_at - time.monotonic()):
-                await self._news.wait()
-        except TimeoutError:
-            pass
+            await self._news.wait()
+        finally:
+            timer.cancel()
 
     def _now(self) -> int:
         """Return the database's time in microseconds since 2000."""

@@ -159,6 +159,8 @@ class LaneBook:
         Returns:
             At most `LANES_PER_CLAIM_MAX` offers, granted and high priorities first within a queue.
         """
+        if (lane := self._only_ready()) is not None:
+            return [self._offer(lane, now, want)]
         chosen = self._choose(want)
         offers: list[Offer] = []
         for tenant_id, tenant_share in zip(chosen, _split(want, len(chosen)), strict=True):
@@ -214,6 +216,17 @@ class LaneBook:
     def is_unsure(self) -> bool:
         """Tell whether there are lanes to peek at."""
         return bool(self._unsure)
+
+    def _only_ready(self) -> _Lane | None:
+        """Return the only ready lane, if there is just one: it needs no turns, which a single task waits for."""
+        if len(self._ready) == 1:
+            [queues] = self._ready.values()
+            if len(queues) == 1:
+                [lanes] = queues.values()
+                if len(lanes) == 1:
+                    [lane] = lanes.values()
+                    return lane
+        return None
 
     def _choose(self, want: int) -> dict[int, list[int]]:
         """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up."""

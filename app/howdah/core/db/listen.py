@@ -37,6 +37,8 @@ CHECK_EVERY_S: Final = 10.0
 # A notification takes well under a millisecond; two seconds are a server that hangs.
 CHECK_S: Final = 2.0
 
+_received: Final = metrics.WAKEUPS.labels("received")
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -67,6 +69,9 @@ class Listener:
         self._channel = f"{settings.schema}_wake"
         self._conn: Connection | None = None
         self._is_schema_news = False
+        self._awaited: SelfCheck | None = None
+        # What `_hear` waits for.
+        self._attention: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Connect, and make sure that notifications arrive; at most about 2 s once connected.
@@ -77,6 +82,8 @@ class Listener:
             SchemaRefused: The schema does not fit this release.
         """
         conn = await connect(self._settings, self._process, purpose="direct")
+        # What comes while a statement is under way; psycopg would keep it for its own `notifies()`.
+        conn.add_notify_handler(lambda notification: self._take(notification.payload))
         try:
             with translated():
                 await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
@@ -131,14 +138,15 @@ class Listener:
         assert conn is not None
         check_at = time.monotonic() + CHECK_EVERY_S
         while True:
-            await self._hear(conn, check_at)
-            if time.monotonic() >= check_at:
-                if not await self._hears_itself(conn, via=conn):
-                    raise DatabaseUnavailable(f"the listener's own notification did not arrive within {CHECK_S:g} s")
-                check_at = time.monotonic() + CHECK_EVERY_S
             if self._is_schema_news:
                 self._is_schema_news = False
                 await check_schema(conn, self._settings.schema)
+            elif time.monotonic() < check_at:
+                await self._hear(conn, check_at)
+            elif await self._hears_itself(conn, via=conn):
+                check_at = time.monotonic() + CHECK_EVERY_S
+            else:
+                raise DatabaseUnavailable(f"the listener's own notification did not arrive within {CHECK_S:g} s")
 
     async def _refuse_pooler(self, conn: Connection) -> None:
         """Notify over another connection: a pooler forwards what a session says to itself."""
@@ -153,32 +161,60 @@ class Listener:
         raise DatabaseUnavailable(f"PostgreSQL delivered no notification within {CHECK_S:g} s")
 
     async def _hears_itself(self, conn: Connection, *, via: Connection) -> bool:
-        check = SelfCheck(secrets.token_hex(8))
+        self._awaited = check = SelfCheck(secrets.token_hex(8))
         await via.execute("SELECT pg_notify(%s, %s)", [self._channel, str(check)])
         deadline = time.monotonic() + CHECK_S
-        while time.monotonic() < deadline:
-            if check in await self._hear(conn, deadline):
-                return True
-        return False
+        while self._awaited is check and time.monotonic() < deadline:
+            await self._hear(conn, deadline)
+        return self._awaited is not check
 
-    async def _hear(self, conn: Connection, deadline: float) -> list[Word]:
-        """Wait for one packet of messages, hand its words on, and return them all.
+    async def _hear(self, conn: Connection, deadline: float) -> None:
+        """Hand on what comes until `deadline`, or less if there is something to be done about it here.
 
-        Whole packets, because psycopg forgets the rest of one that is left early.
+        Straight from the socket: by psycopg's `notifies()` an idle worker hears it a few turns of the
+        event loop later (0.15 ms).
         """
-        words: list[Word] = []
-        async for notification in conn.notifies(timeout=max(0.0, deadline - time.monotonic()), stop_after=1):
-            words += self._take(notification.payload)
-        return words
+        loop = asyncio.get_running_loop()
+        self._attention = attention = loop.create_future()
+        loop.add_reader(conn.fileno(), self._read, conn, attention)
+        try:
+            # What came behind the answer to a statement may have been received already.
+            self._read(conn, attention)
+            await asyncio.wait({attention}, timeout=max(0.0, deadline - time.monotonic()))
+            if attention.done():
+                attention.result()
+        finally:
+            loop.remove_reader(conn.fileno())
+            self._attention = None
 
-    def _take(self, payload: str) -> list[Word]:
-        words = parse_message(payload)
-        news: list[Word] = [word for word in words if not isinstance(word, SelfCheck)]
+    def _read(self, conn: Connection, attention: asyncio.Future[None]) -> None:
+        try:
+            conn.pgconn.consume_input()
+            while (notification := conn.pgconn.notifies()) is not None:
+                self._take(notification.extra.decode(errors="replace"))
+        except Exception as error:
+            if not attention.done():
+                attention.set_exception(error)
+
+    def _take(self, payload: str) -> None:
+        news: list[Word] = []
+        for word in parse_message(payload):
+            if isinstance(word, SelfCheck):
+                if word == self._awaited:
+                    self._awaited = None
+                    self._attend()
+            else:
+                news.append(word)
+                if isinstance(word, SchemaChanged):
+                    self._is_schema_news = True
+                    self._attend()
         if news:
-            metrics.WAKEUPS.labels("received").inc()
-            self._is_schema_news |= SchemaChanged() in news
+            _received.inc()
             self._on_words(news)
-        return words
+
+    def _attend(self) -> None:
+        if self._attention is not None and not self._attention.done():
+            self._attention.set_result(None)
 
     async def _disconnect(self) -> None:
         if self._conn is not None:
