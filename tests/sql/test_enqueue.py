@@ -106,6 +106,23 @@ async def test_enqueue_names_each_lane_and_its_oldest_time_at_commit(conn: Conne
     assert end == "end"
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("lane_word", "howdah.lane_word(id, 1::smallint, created_at)"),
+        ("id_floor", "howdah.id_floor(created_at)"),
+        ("has_partition", "howdah.has_partition(created_at)"),
+    ],
+)
+async def test_small_function_is_inlined(conn: Connection, name: str, call: str) -> None:
+    """PostgreSQL puts its body in its place; a call that it had to make would be parsed and planned each time."""
+    cursor = await conn.execute(f"EXPLAIN (VERBOSE) SELECT {call} FROM howdah.queues".encode())
+    plan = str(await cursor.fetchall())
+
+    assert "created_at" in plan
+    assert name not in plan
+
+
 async def test_enqueue_to_very_many_lanes_names_all_lanes(conn: Connection, listener: Connection) -> None:
     """A wake-up that would not fit into a notification says that every lane may have work."""
     await _many(conn, [{"queue": f"q{number}", "handler": "h"} for number in range(400)])
