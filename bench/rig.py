@@ -132,7 +132,8 @@ class Rig:
             **own,
             "HOWDAH_DATABASE_URL": self.url,
             "HOWDAH_LOG_LEVEL": "warning",
-            "PYTHONPATH": str(BENCH),
+            # What the caller has in its path comes along: the same code runs on both sides.
+            "PYTHONPATH": os.pathsep.join([str(BENCH), *filter(None, [os.environ.get("PYTHONPATH")])]),
             **changes,
         }
 
