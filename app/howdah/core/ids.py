@@ -36,7 +36,7 @@ class IdMint:
         """Take time from `now_ms`, milliseconds since 1970 by the database's clock."""
         self._now_ms = now_ms
         self._lock = threading.Lock()
-        self._last_ms = 0
+        self._last_ms = -1
         self._counter = 0
 
     def mint(self) -> UUID:
