@@ -19,13 +19,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from howdah.core.clock import DatabaseClock
 from howdah.core.db.connect import connect
 from howdah.core.db.errors import translated
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import Refused
+from howdah.core.ids import IdMint
 from howdah.core.store.benchmarks import Benchmarks
 from howdah.core.store.lanes import Lanes
-from howdah.core.store.tasks import Draft, Stored, Tasks
+from howdah.core.store.server import Server
+from howdah.core.store.tasks import Draft, Kind, Stored, Tasks
 from howdah.core.store.tenants import Tenants
 from howdah.core.wake import LaneReady
 from howdah.handlers import handler
@@ -79,6 +82,8 @@ async def measure(settings: Settings, *, count: int, may_disturb: bool) -> Figur
     async with await connect(settings, PROCESS, purpose="hot") as conn:
         with translated():
             await check_schema(conn, settings.schema)
+        clock = DatabaseClock()
+        await Server(settings.schema).sample_clock(conn, clock)
         benchmarks = Benchmarks(settings.schema)
         if not may_disturb and await benchmarks.is_busy(conn):
             raise Refused(
@@ -87,7 +92,7 @@ async def measure(settings: Settings, *, count: int, may_disturb: bool) -> Figur
                 "tasks are run here, or were two minutes ago, and would be slowed down; --disturb does it anyway",
             )
         async with _tenant(settings, conn, benchmarks) as (tenant_id, name):
-            return await _Bench(settings, conn, benchmarks, tenant_id, name).run(count)
+            return await _Bench(settings, conn, benchmarks, IdMint(clock.now_ms), tenant_id, name).run(count)
 
 
 @contextlib.asynccontextmanager
@@ -104,10 +109,19 @@ async def _tenant(settings: Settings, conn: Connection, benchmarks: Benchmarks) 
 class _Bench:
     """One benchmark in its tenant."""
 
-    def __init__(self, settings: Settings, conn: Connection, benchmarks: Benchmarks, tenant_id: int, name: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        conn: Connection,
+        benchmarks: Benchmarks,
+        mint: IdMint,
+        tenant_id: int,
+        name: str,
+    ) -> None:
         self._settings = settings
         self._conn = conn
         self._benchmarks = benchmarks
+        self._mint = mint
         self._tenant_id = tenant_id
         self._name = name
         self._tasks = Tasks(settings.schema)
@@ -125,7 +139,9 @@ class _Bench:
 
     async def _store(self, conn: Connection, queue: str, count: int) -> Sequence[Stored]:
         fields = b'{"queue":"%b.%b","handler":"%b"}' % (self._name.encode(), queue.encode(), HANDLER.encode())
-        stored = await self._tasks.store(conn, {self._tenant_id: [Draft(fields, _PAYLOAD)] * count})
+        kind = Kind(f"{self._name}.{queue}", HANDLER, 1, None)
+        drafts = [Draft(task_id, fields, _PAYLOAD, kind) for task_id in self._mint.mint_many(count)]
+        stored = await self._tasks.store(conn, {self._tenant_id: drafts})
         return stored[self._tenant_id]
 
     async def _store_batches(self, count: int) -> float:

@@ -77,8 +77,7 @@ AS $$
                 THEN 'validation ' || howdah.tags_problem(i.tags)
             WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                 THEN 'validation /traceparent must be a W3C traceparent'
-            WHEN octet_length(i.payload::text) > 128 OR i.payload::text ~ '\\u|[eE][+]?[0-9]{3}'
-                THEN howdah.payload_problem(i.payload::text, bytes_max)
+            ELSE howdah.payload_flaw(i.payload::text, bytes_max)
         END AS problem
     FROM item AS i
 $$;

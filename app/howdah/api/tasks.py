@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from uuid import UUID
 
 import msgspec
 
 from howdah.api import shapes
+from howdah.api.batches import Batch
 from howdah.api.bodies import read, read_batch, read_task
 from howdah.api.call import Answer, json_answer
+from howdah.api.drafts import draft, take_trace
 from howdah.api.idempotency import key_of
 from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Problem, refused
 from howdah.api.task_view import new_task, run_of, task_of
-from howdah.api.writer import IN_DOUBT_S, draft
-from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
 from howdah.core.store.tasks import ID_MAX, Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from howdah.api.call import Call
     from howdah.core.db.connect import Connection
     from howdah.core.model import CancelMode
-    from howdah.core.store.tasks import Draft, Stored
+    from howdah.core.store.tasks import Stored
 
 CANCEL_LOCK_S_MAX: Final = 1.0
 
-_encode: Final = msgspec.json.Encoder().encode
-
-# W3C Trace Context, version 00 and those that may follow; a malformed one is as good as none.
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _STATES: Final = frozenset(get_args(shapes.State))
 LIST_PARAMETERS: Final = ("queue", "state", "handler", "tag", "created_after", "created_before", "limit", "cursor")
 
@@ -43,12 +38,11 @@ async def create(call: Call) -> Answer:
     settings = call.backend.settings
     body = await call.body(settings.body_bytes_max)
     task, payload = read_task(body, settings.payload_bytes_max, call.backend.addresses)
-    _take_trace(call, task)
+    take_trace(call, task)
     key = key_of(call)
     if key is not None:
         return await _create_once(call, key, body, task, payload)
-    handler = task.handler if isinstance(task.handler, str) else None
-    stored = await call.backend.writer.store(call.key.tenant_id, task.queue, handler, _encode(task), payload)
+    stored = await call.backend.writer.store(call.key.tenant_id, task, payload)
     return _created(call, task, payload, stored)
 
 
@@ -57,7 +51,7 @@ async def create_batch(call: Call) -> Answer:
     settings = call.backend.settings
     body = await call.body(settings.batch_bytes_max)
     items, is_atomic = read_batch(body, settings.payload_bytes_max, call.backend.addresses)
-    batch = _Batch(call, items, is_atomic)
+    batch = Batch(call, items, is_atomic)
     key = key_of(call)
     if key is not None:
         return await call.backend.keeper.once(call, key, body, batch.work)
@@ -131,7 +125,7 @@ async def list_runs(call: Call) -> Answer:
 async def _create_once(call: Call, key: str, body: bytes, task: shapes.TaskCreate, payload: bytes | None) -> Answer:
     """Store one task and the answer to its key in one transaction."""
     backend = call.backend
-    drafted = draft(backend.database.mint.mint(), _encode(task), payload)
+    drafted = draft(backend.database.mint.mint(), task, payload)
 
     async def work(conn: Connection) -> tuple[Answer, Callable[[], None]]:
         stored = await backend.tasks.store(conn, {call.key.tenant_id: [drafted]})
@@ -139,90 +133,6 @@ async def _create_once(call: Call, key: str, body: bytes, task: shapes.TaskCreat
         return _created(call, task, payload, row), lambda: backend.writer.report([row], "single")
 
     return await backend.keeper.once(call, key, body, work)
-
-
-class _Batch:
-    """A batch of tasks on its way into the database."""
-
-    def __init__(
-        self, call: Call, items: Sequence[tuple[shapes.TaskCreate, bytes | None] | Problem], is_atomic: bool
-    ) -> None:
-        self._call = call
-        self._items = items
-        self._is_atomic = is_atomic
-        if is_atomic:
-            _raise_all([item for item in items if isinstance(item, Problem)])
-        self._good = [item for item in items if not isinstance(item, Problem)]
-        for task, _ in self._good:
-            _take_trace(call, task)
-        ids = call.backend.database.mint.mint_many(len(self._good))
-        self._drafts: list[Draft] = [
-            draft(task_id, _encode(task), payload) for task_id, (task, payload) in zip(ids, self._good, strict=True)
-        ]
-
-    async def store(self) -> Answer:
-        """Store in a transaction of its own; once more, with the same ids, if its connection was lost."""
-        try:
-            return await self._store()
-        except StorageUnavailable:
-            raise
-        except DatabaseUnavailable:
-            database = self._call.backend.database
-            if not await database.is_there() and not await database.wait_found(IN_DOUBT_S):
-                raise
-            return await self._store()
-
-    async def _store(self) -> Answer:
-        async with self._call.backend.database.transaction() as conn:
-            answer, after_commit = await self.work(conn)
-        after_commit()
-        return answer
-
-    async def work(self, conn: Connection) -> tuple[Answer, Callable[[], None]]:
-        """Store inside a transaction.
-
-        Raises:
-            Problem: All were to be stored or none, and some are refused.
-        """
-        call, tasks, tenant_id = self._call, self._call.backend.tasks, self._call.key.tenant_id
-        stored: list[Stored] = []
-        if self._drafts:
-            stored = (await tasks.store(conn, {tenant_id: self._drafts}))[tenant_id]
-        repeated = [row.id for row in stored if row.id is not None and row.error is None and not row.created]
-        if repeated:
-            known = await tasks.find_stored(conn, tenant_id, repeated)
-            stored = [row if row.id is None else known.get(row.id, row) for row in stored]
-        rows = iter(stored)
-        good = iter(self._good)
-        results: list[Problem | shapes.Task] = []
-        for index, item in enumerate(self._items):
-            results.append(item if isinstance(item, Problem) else _result(call, index, *next(good), next(rows)))
-        if self._is_atomic:
-            _raise_all([result for result in results if isinstance(result, Problem)])
-        answers = [
-            shapes.BatchResult(result.status, problem=result.document(call.request_id))
-            if isinstance(result, Problem)
-            else shapes.BatchResult(201, task=result)
-            for result in results
-        ]
-        return json_answer(200, shapes.BatchAnswer(answers)), lambda: call.backend.writer.report(stored, "batch")
-
-
-def _result(
-    call: Call, index: int, task: shapes.TaskCreate, payload: bytes | None, stored: Stored
-) -> Problem | shapes.Task:
-    if stored.error is not None:
-        return refused(stored.error, f"/tasks/{index}")
-    return new_task(task, payload, stored, reads_payloads=call.key.reads_payloads)
-
-
-def _raise_all(problems: Sequence[Problem]) -> None:
-    """Refuse a request for everything that is wrong with its parts; the first decides the code."""
-    if problems:
-        faults = [fault for problem in problems for fault in problem.errors]
-        first = problems[0]
-        detail = first.detail if len(problems) == 1 else f"{len(problems)} tasks were refused; first: {first.detail}"
-        raise Problem(first.code, detail, faults)
 
 
 def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored: Stored) -> Answer:
@@ -298,10 +208,3 @@ def _id_of(call: Call) -> UUID:
 
 def _no_task(task_id: UUID | str) -> Problem:
     return Problem("not_found", f"There is no task {str(task_id)[:64]}.")
-
-
-def _take_trace(call: Call, task: shapes.TaskCreate) -> None:
-    """Let the trace context of the request count, unless the task brings one of its own."""
-    header = call.headers.get(b"traceparent")
-    if header is not None and task.traceparent is msgspec.UNSET and _TRACEPARENT.fullmatch(header):
-        task.traceparent = header.decode("ascii")

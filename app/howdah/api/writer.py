@@ -21,10 +21,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from howdah.api.database import LOCK_S_MAX, STATEMENT_S_MAX
+from howdah.api.drafts import draft
 from howdah.core import metrics
 from howdah.core.db.connect import connect
 from howdah.core.errors import DatabaseUnavailable, HowdahError, StorageUnavailable
-from howdah.core.store.tasks import Draft, Stored
 from howdah.core.wake import AllLanes
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from howdah.api.database import Database
     from howdah.api.notifier import Notifier
+    from howdah.api.shapes import TaskCreate
     from howdah.api.tally import Tallies
     from howdah.core.db.connect import Connection
     from howdah.core.store.server import Server
-    from howdah.core.store.tasks import Tasks
+    from howdah.core.store.tasks import Draft, Stored, Tasks
 
 # Measured, a statement for 64 tasks costs 45 us a task and one for 16 costs 100; past
 # some hundred nothing is gained, and the first of them waits for the last.
@@ -48,22 +49,19 @@ NAMES_MAX: Final = 100_000
 
 
 class Entry:
-    """A task on its way to a commit; `fields` lacks the id, which it gets with its batch."""
+    """A task on its way to a commit; it gets its id with its batch."""
 
-    __slots__ = ("fields", "id", "name", "payload", "stored", "tenant_id")
+    __slots__ = ("id", "name", "payload", "stored", "task", "tenant_id")
 
-    def __init__(self, tenant_id: int, name: tuple[int, str, str | None], fields: bytes, payload: bytes | None) -> None:
+    def __init__(
+        self, tenant_id: int, name: tuple[int, str, str | None], task: TaskCreate, payload: bytes | None
+    ) -> None:
         self.tenant_id = tenant_id
         self.name = name
-        self.fields = fields
+        self.task = task
         self.payload = payload
         self.id: UUID | None = None
         self.stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-
-
-def draft(task_id: UUID, fields: bytes, payload: bytes | None) -> Draft:
-    """Put the id into the JSON object of a task, which is never empty."""
-    return Draft(b'{"id":"%b",%b' % (str(task_id).encode(), fields[1:]), payload)
 
 
 class Committer:
@@ -164,7 +162,7 @@ class Committer:
         batches: dict[int, list[Draft]] = {}
         for entry in batch:
             assert entry.id is not None
-            batches.setdefault(entry.tenant_id, []).append(draft(entry.id, entry.fields, entry.payload))
+            batches.setdefault(entry.tenant_id, []).append(draft(entry.id, entry.task, entry.payload))
         stored = await self._tasks.store(conn, batches)
         if len(stored) == 1:
             return stored[batch[0].tenant_id]
@@ -222,16 +220,12 @@ class Writer:
         self._tallies = tallies
         self._names: set[tuple[int, str, str | None]] = set()
 
-    async def store(
-        self, tenant_id: int, queue: str, handler: str | None, fields: bytes, payload: bytes | None
-    ) -> Stored:
+    async def store(self, tenant_id: int, task: TaskCreate, payload: bytes | None) -> Stored:
         """Store one task and return after its commit.
 
         Args:
             tenant_id: Owner.
-            queue: Name of its queue.
-            handler: Name of its handler, None for HTTP.
-            fields: JSON object of the task, without id and payload.
+            task: The task, without its payload.
             payload: JSON text as it came, None if there is none.
 
         Raises:
@@ -239,9 +233,9 @@ class Writer:
             StorageUnavailable: It cannot store now; nothing was stored.
         """
         self._database.refuse_if_away()
-        name = (tenant_id, queue, handler)
+        name = (tenant_id, task.queue, task.handler if isinstance(task.handler, str) else None)
         is_known = name in self._names
-        entry = Entry(tenant_id, name, fields, payload)
+        entry = Entry(tenant_id, name, task, payload)
         (self.known_names if is_known else self.new_names).submit(entry)
         row = await entry.stored
         if row.created and not is_known:

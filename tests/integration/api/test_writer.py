@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from howdah.api.shapes import TaskCreate
 from tests.fix_api import TASK, Api, assert_problem, serving
 from tests.fix_wait import eventually_async
 
@@ -129,10 +130,13 @@ async def cut(proxy: CuttingProxy, database: str) -> AsyncIterator[Api]:
         yield made
 
 
-async def test_answer_lost_after_the_commit_stores_nothing_twice(cut: Api, proxy: CuttingProxy) -> None:
+@pytest.mark.parametrize(("statement", "options"), [("task.enqueue", {"delay": "1h"}), ("task.enqueue_plain", {})])
+async def test_answer_lost_after_the_commit_stores_nothing_twice(
+    cut: Api, proxy: CuttingProxy, statement: str, options: dict[str, str]
+) -> None:
     """The batch is sent again with its ids; every client gets its one task, as it is stored."""
-    proxy.cut_answers("task.enqueue", 2)
-    answers = await gather(cut, [{**TASK, "payload": number, "delay": "1h"} for number in range(30)])
+    proxy.cut_answers(statement, 2)
+    answers = await gather(cut, [{**TASK, "payload": number, **options} for number in range(30)])
     rows = await cut.sql("SELECT id::text, payload::text::int FROM howdah.tasks WHERE payload IS NOT NULL")
     read = [(await cut.get(answer.headers["location"])).text for answer in answers]
 
@@ -147,7 +151,7 @@ async def test_answer_of_a_batch_lost_after_the_commit_stores_nothing_twice(cut:
     for _ in range(6):
         # From the fifth time on the statement is prepared, by which the proxy knows it.
         assert (await cut.post("/v1/tasks/batch", {"tasks": [TASK]})).status_code == 200
-    proxy.cut_answers("task.enqueue", 1)
+    proxy.cut_answers("task.enqueue_plain", 1)
     answer = await cut.post("/v1/tasks/batch", {"tasks": [{**TASK, "payload": n} for n in range(50)], "atomic": True})
 
     assert proxy.cut_count == 1
@@ -204,7 +208,7 @@ async def test_request_that_is_cancelled_leaves_the_others_alone(api: Api) -> No
     writer = api.backend.writer
 
     async def store() -> Stored:
-        return await writer.store(1, "q", "h", b'{"queue":"q","handler":"h"}', None)
+        return await writer.store(1, TaskCreate(queue="q", handler="h"), None)
 
     tasks = [asyncio.create_task(store()) for _ in range(10)]
     await asyncio.sleep(0)

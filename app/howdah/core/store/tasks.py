@@ -12,7 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
-from howdah.core.db.arrays import Texts
+from howdah.core.db.arrays import Int2s, Int4s, Texts, Uuids
 from howdah.core.db.bisect import bisected, concerns_all
 from howdah.core.db.errors import is_missing_partition, retrying, translated
 from howdah.core.db.queries import load
@@ -38,15 +38,30 @@ ID_MIN: Final = UUID(int=0)
 _log: Final = logging.getLogger(__name__)
 
 
+class Kind(NamedTuple):
+    """What a plain task has beside its id and payload: it runs at once, with what its queue says of retries.
+
+    `priority` is the number; `traceparent` must be well-formed. Whether the names exist is not known.
+    """
+
+    queue: str
+    handler: str
+    priority: int
+    traceparent: str | None
+
+
 class Draft(NamedTuple):
     """A task that is to be stored.
 
-    `fields` is the JSON object of POST /v1/tasks with `id` and without `payload`;
+    `fields` is the JSON object of POST /v1/tasks without `payload`;
     `payload` is the payload's JSON text as it came, None if there is none.
+    `kind` says the same as `fields`, if the task is plain.
     """
 
+    id: UUID
     fields: bytes
     payload: bytes | None
+    kind: Kind | None
 
 
 class Stored(NamedTuple):
@@ -117,14 +132,54 @@ class Tasks:
         Raises:
             psycopg.Error: Nothing was stored, or, if the connection was lost, it is not known whether.
         """
+        items = [b'{"id":"%b",%b' % (str(draft.id).encode(), draft.fields[1:]) for draft in drafts]
         parameters = {
             "tenant_id": tenant_id,
-            "items": (b"[%b]" % b",".join([draft.fields for draft in drafts])).decode(),
+            "items": (b"[%b]" % b",".join(items)).decode(),
             "payloads": Texts([draft.payload for draft in drafts]),
         }
         cursor = conn.cursor(binary=True)
         await cursor.execute(load("task.enqueue", self._schema), parameters)
         return [Stored._make(row) for row in await cursor.fetchall()]
+
+    async def enqueue_plain(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored] | None:
+        """Store tasks the short way if all of them are plain, new and sound, and their names exist.
+
+        Returns:
+            What `enqueue` would, or None: nothing was stored, and `enqueue` can tell what is to be
+            made first, or refused.
+
+        Raises:
+            psycopg.Error: As `enqueue`; UniqueViolation if an id is there already.
+        """
+        numbers: dict[Kind | None, int] = {}
+        kinds = [numbers.setdefault(draft.kind, len(numbers) + 1) for draft in drafts]
+        known = [kind for kind in numbers if kind is not None]
+        if len(known) < len(numbers):
+            return None
+        parameters = {
+            "tenant_id": tenant_id,
+            "queues": Texts([kind.queue for kind in known]),
+            "handlers": Texts([kind.handler for kind in known]),
+            "priorities": Int2s([kind.priority for kind in known]),
+            "traceparents": Texts([kind.traceparent for kind in known]),
+            "kinds": Int4s(kinds),
+            "ids": Uuids([draft.id.bytes for draft in drafts]),
+            "payloads": Texts([draft.payload for draft in drafts]),
+        }
+        cursor = conn.cursor(binary=True)
+        await cursor.execute(load("task.enqueue_plain", self._schema), parameters)
+        rows = await cursor.fetchall()
+        if not rows:
+            return None
+        stored = {
+            number: (queue_id, kind.priority, now, now, now, timeout_s, max_attempts)
+            for kind, (number, queue_id, now, timeout_s, max_attempts) in zip(known, rows, strict=True)
+        }
+        return [
+            Stored(ordinal, draft.id, True, None, *stored[number])
+            for ordinal, (draft, number) in enumerate(zip(drafts, kinds, strict=True), 1)
+        ]
 
     async def enqueue_each(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
         """Store tasks as `enqueue` does, in a transaction; one that causes an error is refused alone.
@@ -157,20 +212,25 @@ class Tasks:
             return await retrying(partial(self._store, conn, batches))
 
     async def _store(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
-        if conn.info.transaction_status == TransactionStatus.IDLE:
-            try:
-                if len(batches) == 1:
-                    [(tenant_id, drafts)] = batches.items()
-                    return {tenant_id: await self.enqueue(conn, tenant_id, drafts)}
-                async with conn.transaction():
-                    return {tenant_id: await self.enqueue(conn, tenant_id, each) for tenant_id, each in batches.items()}
-            except psycopg.Error as error:
-                if concerns_all(error) or is_missing_partition(error):
-                    raise
+        try:
+            if len(batches) == 1 and conn.info.transaction_status == TransactionStatus.IDLE:
+                return await self._store_all(conn, batches)
+            async with conn.transaction():
+                return await self._store_all(conn, batches)
+        except psycopg.Error as error:
+            if concerns_all(error) or is_missing_partition(error):
+                raise
         async with conn.transaction():
             return {
                 tenant_id: await self.enqueue_each(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()
             }
+
+    async def _store_all(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
+        stored = {}
+        for tenant_id, drafts in batches.items():
+            rows = await self.enqueue_plain(conn, tenant_id, drafts)
+            stored[tenant_id] = rows if rows is not None else await self.enqueue(conn, tenant_id, drafts)
+        return stored
 
     async def find_stored(self, conn: Connection, tenant_id: int, ids: Sequence[UUID]) -> dict[UUID, Stored]:
         """Return tasks that an earlier statement stored, as it would have reported them."""

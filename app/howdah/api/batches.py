@@ -1,0 +1,104 @@
+"""Batches of tasks: up to 1,000 with one request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from howdah.api import shapes
+from howdah.api.call import Answer, json_answer
+from howdah.api.drafts import draft, take_trace
+from howdah.api.problems import Problem, refused
+from howdah.api.task_view import new_task
+from howdah.api.writer import IN_DOUBT_S
+from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from howdah.api.call import Call
+    from howdah.core.db.connect import Connection
+    from howdah.core.store.tasks import Draft, Stored
+
+
+class Batch:
+    """A batch of tasks on its way into the database."""
+
+    def __init__(
+        self, call: Call, items: Sequence[tuple[shapes.TaskCreate, bytes | None] | Problem], is_atomic: bool
+    ) -> None:
+        self._call = call
+        self._items = items
+        self._is_atomic = is_atomic
+        if is_atomic:
+            _raise_all([item for item in items if isinstance(item, Problem)])
+        self._good = [item for item in items if not isinstance(item, Problem)]
+        for task, _ in self._good:
+            take_trace(call, task)
+        ids = call.backend.database.mint.mint_many(len(self._good))
+        self._drafts: list[Draft] = [
+            draft(task_id, task, payload) for task_id, (task, payload) in zip(ids, self._good, strict=True)
+        ]
+
+    async def store(self) -> Answer:
+        """Store in a transaction of its own; once more, with the same ids, if its connection was lost."""
+        try:
+            return await self._store()
+        except StorageUnavailable:
+            raise
+        except DatabaseUnavailable:
+            database = self._call.backend.database
+            if not await database.is_there() and not await database.wait_found(IN_DOUBT_S):
+                raise
+            return await self._store()
+
+    async def _store(self) -> Answer:
+        async with self._call.backend.database.transaction() as conn:
+            answer, after_commit = await self.work(conn)
+        after_commit()
+        return answer
+
+    async def work(self, conn: Connection) -> tuple[Answer, Callable[[], None]]:
+        """Store inside a transaction.
+
+        Raises:
+            Problem: All were to be stored or none, and some are refused.
+        """
+        call, tasks, tenant_id = self._call, self._call.backend.tasks, self._call.key.tenant_id
+        stored: list[Stored] = []
+        if self._drafts:
+            stored = (await tasks.store(conn, {tenant_id: self._drafts}))[tenant_id]
+        repeated = [row.id for row in stored if row.id is not None and row.error is None and not row.created]
+        if repeated:
+            known = await tasks.find_stored(conn, tenant_id, repeated)
+            stored = [row if row.id is None else known.get(row.id, row) for row in stored]
+        rows = iter(stored)
+        good = iter(self._good)
+        results: list[Problem | shapes.Task] = []
+        for index, item in enumerate(self._items):
+            results.append(item if isinstance(item, Problem) else _result(call, index, *next(good), next(rows)))
+        if self._is_atomic:
+            _raise_all([result for result in results if isinstance(result, Problem)])
+        answers = [
+            shapes.BatchResult(result.status, problem=result.document(call.request_id))
+            if isinstance(result, Problem)
+            else shapes.BatchResult(201, task=result)
+            for result in results
+        ]
+        return json_answer(200, shapes.BatchAnswer(answers)), lambda: call.backend.writer.report(stored, "batch")
+
+
+def _result(
+    call: Call, index: int, task: shapes.TaskCreate, payload: bytes | None, stored: Stored
+) -> Problem | shapes.Task:
+    if stored.error is not None:
+        return refused(stored.error, f"/tasks/{index}")
+    return new_task(task, payload, stored, reads_payloads=call.key.reads_payloads)
+
+
+def _raise_all(problems: Sequence[Problem]) -> None:
+    """Refuse a request for everything that is wrong with its parts; the first decides the code."""
+    if problems:
+        faults = [fault for problem in problems for fault in problem.errors]
+        first = problems[0]
+        detail = first.detail if len(problems) == 1 else f"{len(problems)} tasks were refused; first: {first.detail}"
+        raise Problem(first.code, detail, faults)

@@ -1,0 +1,58 @@
+"""What the store is given of a task that a client has sent."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET
+
+from howdah.api.shapes import PRIORITIES
+from howdah.core.store.tasks import Draft, Kind
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from howdah.api.call import Call
+    from howdah.api.shapes import TaskCreate
+
+# W3C Trace Context, version 00 and those that may follow; a malformed one is as good as none.
+TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+_encode: Final = msgspec.json.Encoder().encode
+_priority_numbers: Final = {name: number for number, name in enumerate(PRIORITIES)}
+
+
+def draft(task_id: UUID, task: TaskCreate, payload: bytes | None) -> Draft:
+    """Write a task down for the store."""
+    return Draft(task_id, _encode(task), payload, kind_of(task))
+
+
+def kind_of(task: TaskCreate) -> Kind | None:
+    """Return what a plain task has beside its payload; None if it has more, or if that is to be refused."""
+    if (
+        task.handler is UNSET
+        or task.http is not UNSET
+        or task.run_at is not UNSET
+        or task.delay is not UNSET
+        or task.timeout is not UNSET
+        or task.retry is not UNSET
+        or task.tags is not UNSET
+    ):
+        return None
+    priority = 1 if task.priority is UNSET else _priority_numbers[task.priority]
+    if task.traceparent is UNSET:
+        return Kind(task.queue, task.handler, priority, None)
+    if TRACEPARENT.fullmatch(task.traceparent) is None:
+        return None
+    return Kind(task.queue, task.handler, priority, task.traceparent)
+
+
+def take_trace(call: Call, task: TaskCreate) -> None:
+    """Let the trace context of the request count, unless the task brings one of its own."""
+    header = call.headers.get(b"traceparent")
+    if header is not None and task.traceparent is UNSET:
+        text = header.decode("latin-1")
+        if TRACEPARENT.fullmatch(text) is not None:
+            task.traceparent = text
