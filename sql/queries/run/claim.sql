@@ -6,6 +6,7 @@
 -- locks: runs by run_at within each lane, SKIP LOCKED.
 -- index: runs_ready_idx, tasks_pkey
 -- The locking step is MATERIALIZED: inlined, the planner may run it again and claim more than the shares.
+-- `(SELECT howdah.now())` is asked once, howdah.now() for each run.
 -- Locked rows cannot move, so the UPDATE finds them by ctid; a row that changed since the snapshot is
 -- missed by it and stays for the next claim.
 WITH picked AS MATERIALIZED (
@@ -33,10 +34,10 @@ UPDATE howdah.runs AS r
 SET claim_no = r.claim_no + 1,
     attempt = r.attempt + 1,
     lease_token = %(lease_token)b::uuid,
-    lease_expires_at = howdah.now() + make_interval(secs => %(lease_s)b::double precision),
-    deadline_at = howdah.now() + make_interval(secs => coalesce(t.timeout_s, picked.timeout_s)),
+    lease_expires_at = (SELECT howdah.now()) + make_interval(secs => %(lease_s)b::double precision),
+    deadline_at = (SELECT howdah.now()) + make_interval(secs => coalesce(t.timeout_s, picked.timeout_s)),
     worker_id = %(worker_id)b::integer,
-    claimed_at = howdah.now()
+    claimed_at = (SELECT howdah.now())
 FROM picked
 LEFT JOIN howdah.tasks AS t ON t.tenant_id = picked.tenant_id AND t.id = picked.task_id
 WHERE r.ctid = picked.ctid

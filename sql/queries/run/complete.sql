@@ -35,6 +35,6 @@ INSERT INTO howdah.finished_runs (
 )
 SELECT
     e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
-    e.queued_at, e.claimed_at, howdah.now(), e.lease_token, e.result::json, e.error::jsonb, e.response_body
+    e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body
 FROM ended AS e
 RETURNING task_id, lease_token

@@ -65,7 +65,7 @@ def test_change_from_short_to_long_is_noticed_within_a_batch() -> None:
     waiting=st.integers(0, 10_000),
 )
 def test_want_stays_within_its_bounds(slots: int, seen: list[tuple[int, float]], free: int, waiting: int) -> None:
-    """Whatever runs were seen, a claim takes 0 to 500 runs and never more than there is room for."""
+    """Whatever runs were seen, a claim takes 0 to 1,000 runs and never more than there is room for."""
     plan = Prefetch(slots)
     for count, total_s in seen:
         plan.observe(count, total_s)
