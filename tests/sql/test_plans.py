@@ -109,6 +109,7 @@ CASES: Final = [
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
     Case("lane.peek", QUEUE_COUNT, 25, {**LANES, "ahead_s": 60.0}),  # 11.5, 11.5
     Case("lane.sweep", 2 * QUEUE_COUNT, 20, LIST),  # 8.7, 8.7
+    Case("lane.survey", 2 * QUEUE_COUNT, 20, {**LIST, "horizon_run_at": datetime(2000, 1, 1, tzinfo=UTC)}),
     Case("lane.unserved", QUEUE_COUNT + 1, 100, {"row_count": 100}, before=PARK),
     # One row, which counts 10,000 runs.
     Case("queue.stats", 1, 21_000, {"queue_id": 1, "count_max": 10_000}),  # 10,475, 10,473

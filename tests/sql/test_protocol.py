@@ -230,6 +230,28 @@ async def test_peek_looks_no_further_ahead_than_asked(queue: Queue) -> None:
     assert 3_500 < found[1][0]["wait_s"] <= 3_600
 
 
+async def test_survey_returns_each_lane_once_from_its_horizon_on(queue: Queue) -> None:
+    """Page by page, every lane with a waiting run comes once, with its first run that is not too old."""
+    await queue.enqueue(2, priority="high")
+    await queue.enqueue(2)
+    await queue.enqueue(delay="1h", priority="low")
+    [horizon] = await queue.sql("SELECT min(run_at) + interval '1 minute' AS run_at FROM howdah.runs")
+    everything = {"horizon_run_at": FLOOR[0], "lane_count_max": 10}
+    lanes = await queue.run("lane.survey", after_queue_id=-1, after_priority=-1, **everything)
+    rest = await queue.run("lane.survey", after_queue_id=queue.queue_id, after_priority=0, **everything)
+    page = await queue.run(
+        "lane.survey", after_queue_id=-1, after_priority=-1, horizon_run_at=FLOOR[0], lane_count_max=2
+    )
+    young = await queue.run(
+        "lane.survey", after_queue_id=-1, after_priority=-1, horizon_run_at=horizon["run_at"], lane_count_max=10
+    )
+
+    assert [row["priority"] for row in lanes] == [0, 1, 2]
+    assert [row["priority"] for row in rest] == [1, 2]
+    assert [row["priority"] for row in page] == [0, 1]
+    assert [row["priority"] for row in young] == [0]
+
+
 async def test_lost_lease_spends_an_attempt_and_the_first_is_rearmed_at_once(queue: Queue) -> None:
     """The first loss is claimable at once; the second waits for the retry delay; the third ends the task."""
     [task] = await queue.enqueue(retry={"max_attempts": 10, "initial": "100s", "jitter": 0})

@@ -192,17 +192,23 @@ class Claimer:
         return did_something
 
     async def _serve(self, conn: Connection, source: _Source, executor: Executor) -> bool:
-        """Claim from ready lanes, or else peek at unsure ones; False if there are neither."""
-        if source.book.has_ready(self._now()):
+        """Claim from ready lanes, or else look for lanes that have work; False if there is nothing to look at."""
+        now = self._now()
+        if source.book.has_ready(now):
             await self._claim(conn, source, executor)
             return True
-        if not source.book.is_unsure():
-            return False
-        asked = source.book.take_unsure(LANES_PER_PEEK_MAX, self._now())
         begun = time.monotonic()
-        dues = await self._lanes.peek(conn, asked, source.target_ids, ahead_s=_PEEK_AHEAD_S)
+        if (page := source.book.survey(now)) is not None:
+            found = await self._lanes.survey(conn, page.after, page.horizon_run_at)
+            is_last = len(found) < LANES_PER_PEEK_MAX
+            source.book.surveyed(page, found, is_last=is_last, due_before=now + int(_PEEK_AHEAD_S * 1e6))
+        elif source.book.is_unsure():
+            asked = source.book.take_unsure(LANES_PER_PEEK_MAX, now)
+            dues = await self._lanes.peek(conn, asked, source.target_ids, ahead_s=_PEEK_AHEAD_S)
+            source.book.peeked(asked, dues, self._now())
+        else:
+            return False
         self._poll_cost_s += time.monotonic() - begun
-        source.book.peeked(asked, dues, self._now())
         return True
 
     async def _claim(self, conn: Connection, source: _Source, executor: Executor) -> None:

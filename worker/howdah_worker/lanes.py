@@ -6,6 +6,10 @@ wake-up. Ready lanes take turns: tenants, then each tenant's queues, get equal
 shares, and priorities of one queue 16 : 8 : 4 : 2 : 1 from granted to low, so
 that nothing starves.
 
+Where there are more lanes than one peek can look at, nearly all of them are empty. A
+*survey* then goes through those that are not, page by page, and only these are looked
+at.
+
 Each lane has a horizon, below which it is known to be drained, so that claims
 do not walk dead index entries, nor runs for other workers, again and again: the
 last (run_at, task id) claimed, but never less than 500 ms ago, since transactions
@@ -23,13 +27,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from howdah.core.model import ClaimedRun, Horizon, LaneKey, Offer
+from howdah_worker.lane_survey import LaneSurvey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from howdah.core.model import Due
+    from howdah_worker.lane_survey import Page
 
-LANES_PER_CLAIM_MAX: Final = 64
+# A claim visits this many lanes, or up to the most where they hold few runs each, so that it brings many.
+LANES_PER_CLAIM: Final = 64
+LANES_PER_CLAIM_MAX: Final = 256
+# Of what was asked for. Chosen.
+_YIELD_LOW: Final = 0.6
+_YIELD_HIGH: Final = 0.95
 PRIORITIES: Final = (4, 3, 2, 1, 0)
 WEIGHTS: Final[Mapping[int, int]] = {4: 16, 3: 8, 2: 4, 1: 2, 0: 1}
 
@@ -42,6 +53,9 @@ PEEK_LAG_US: Final = 10_000_000
 # left alone: from 1 ms, doubling, to the interval of the poll.
 _MISS_PAUSE_US: Final = 1_000
 _MISS_PAUSE_US_MAX: Final = 1_000_000
+
+# More lanes than this are surveyed before they are peeked at.
+PEEKED_MAX: Final = 1_000
 
 # Places in the order of dues that mean nothing any more, beyond which they are cleared away: with a run that is
 # due next week, a busy lane leaves thousands a minute. Chosen.
@@ -84,8 +98,10 @@ class LaneBook:
         self._lanes: dict[LaneKey, _Lane] = {}
         # tenant -> queue -> priority; the order of the first two is the rotation.
         self._ready: dict[int, dict[int, dict[int, _Lane]]] = {}
+        self._lanes_per_claim = LANES_PER_CLAIM
         self._unsure: dict[LaneKey, _Lane] = {}
         self._asked_at = 0
+        self._survey = LaneSurvey()
         self._dues: list[tuple[int, LaneKey]] = []
 
     def set_queues(self, queues: Mapping[int, int]) -> None:
@@ -97,10 +113,16 @@ class LaneBook:
         known = {key.queue_id for key in self._lanes}
         for key in [key for key in self._lanes if key.queue_id not in queues]:
             self._forget(self._lanes.pop(key))
-        for queue_id in queues.keys() - known:
-            for priority in PRIORITIES:
-                key = LaneKey(queue_id, priority)
-                self._lanes[key] = self._unsure[key] = _Lane(key, queues[queue_id])
+        new = {
+            key: _Lane(key, queues[queue_id])
+            for queue_id in queues.keys() - known
+            for key in (LaneKey(queue_id, priority) for priority in PRIORITIES)
+        }
+        self._lanes |= new
+        if len(new) > PEEKED_MAX:
+            self._survey.want_anew()
+        else:
+            self._unsure |= new
 
     def reset(self) -> None:
         """Forget what was known of all lanes: after a reconnect, another server may answer."""
@@ -112,11 +134,41 @@ class LaneBook:
         """Look at every lane from its beginning once: anything may lie below the horizons."""
         for lane in self._lanes.values():
             lane.floor = START
-        self.doubt()
+        if len(self._lanes) > PEEKED_MAX:
+            self._survey.want_anew()
+        else:
+            self.doubt()
 
     def doubt(self) -> None:
-        """Make every lane that is not ready unsure: the poll."""
-        self._unsure.update((key, lane) for key, lane in self._lanes.items() if not lane.is_ready)
+        """Make every lane that is not ready unsure, or want a survey of them: the poll."""
+        if len(self._lanes) > PEEKED_MAX:
+            self._survey.want()
+        else:
+            self._unsure.update((key, lane) for key, lane in self._lanes.items() if not lane.is_ready)
+
+    def survey(self, now: int) -> Page | None:
+        """Return which lanes a survey looks at next, if one is wanted or under way."""
+        return self._survey.page(now)
+
+    def surveyed(self, page: Page, found: Sequence[tuple[LaneKey, int]], *, is_last: bool, due_before: int) -> None:
+        """Learn from a page of a survey.
+
+        Args:
+            page: What `survey` gave.
+            found: Lanes in which runs wait, in order, and when the first of each is due.
+            is_last: There are no more.
+            due_before: What is due later is left to another survey.
+        """
+        for key, run_at in found:
+            lane = self._lanes.get(key)
+            if lane is None or lane.is_ready or run_at >= due_before:
+                continue
+            if run_at <= page.begun_at and not lane.misses:
+                # Probably there is something for us; a claim tells as well as a peek does.
+                self._set_ready(lane)
+            else:
+                self._unsure[key] = lane
+        self._survey.turn(page, None if is_last else found[-1][0])
 
     def wake(self, key: LaneKey, run_at: int, now: int) -> None:
         """Take note of a run that is due at `run_at`, if the lane is known."""
@@ -183,6 +235,8 @@ class LaneBook:
         found: dict[tuple[int, int], list[Position]] = {offer.lane: [] for offer in offers}
         for row in rows:
             found[row[_QUEUE_ID], row[_PRIORITY]].append((row[_RUN_AT], row[_TASK_ID]))
+        if len(offers) > LANES_PER_CLAIM // 2:
+            self._adapt(sum(map(len, found.values())) / sum(offer.share for offer in offers))
         for offer in offers:
             lane = self._lanes.get(offer.lane)
             if lane is not None:
@@ -232,7 +286,7 @@ class LaneBook:
         """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up."""
         chosen: dict[int, list[int]] = {}
         turns: deque[tuple[int, Iterator[int]]] = deque(
-            (tenant_id, iter(queues)) for tenant_id, queues in islice(self._ready.items(), LANES_PER_CLAIM_MAX)
+            (tenant_id, iter(queues)) for tenant_id, queues in islice(self._ready.items(), self._lanes_per_claim)
         )
         lane_count = queue_count = 0
         while turns and queue_count < want:
@@ -241,7 +295,7 @@ class LaneBook:
             if queue_id is None:
                 continue
             lane_count += len(self._ready[tenant_id][queue_id])
-            if lane_count > LANES_PER_CLAIM_MAX:
+            if lane_count > self._lanes_per_claim:
                 break
             queue_count += 1
             chosen.setdefault(tenant_id, []).append(queue_id)
@@ -254,6 +308,13 @@ class LaneBook:
         # From here on both are for what is heard while the claim is under way.
         lane.is_woken, lane.floor = False, None
         return Offer(lane.key, run_at, task_id, share)
+
+    def _adapt(self, yielded: float) -> None:
+        """Visit more lanes in a claim if the last one brought little of what it asked many lanes for."""
+        if yielded < _YIELD_LOW:
+            self._lanes_per_claim = min(2 * self._lanes_per_claim, LANES_PER_CLAIM_MAX)
+        elif yielded > _YIELD_HIGH:
+            self._lanes_per_claim = max(self._lanes_per_claim - LANES_PER_CLAIM // 4, LANES_PER_CLAIM)
 
     def _learn(self, lane: _Lane, found: list[Position], share: int) -> None:
         last = max(found, default=START)
@@ -309,8 +370,10 @@ def _split(total: int, parts: int) -> list[int]:
     return [base + (place < extra) for place in range(parts)]
 
 
-def _weigh(lanes: Iterable[_Lane], share: int) -> list[tuple[_Lane, int]]:
+def _weigh(lanes: Collection[_Lane], share: int) -> Iterable[tuple[_Lane, int]]:
     """Split a queue's share by the weights of its priorities; what rounding takes is kept as credit."""
+    if len(lanes) == 1:
+        return zip(lanes, (share,), strict=True)
     ordered = sorted(lanes, key=lambda lane: -lane.key.priority)
     weight = sum(WEIGHTS[lane.key.priority] for lane in ordered)
     given = dict.fromkeys(ordered, 0)

@@ -1,5 +1,5 @@
 -- Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody.
--- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares: one element per lane (at most 64);
+-- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares: one element per lane (at most 256);
 --   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s: seconds.
 -- returns: one row per claimed run with what its execution needs, 0 to sum(shares).
 -- moves: waiting -> running (claim)

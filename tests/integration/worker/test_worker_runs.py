@@ -208,12 +208,16 @@ async def test_delayed_task_starts_at_its_time(bench: Workbench) -> None:
     assert min(wait - due for wait, due in zip(waits, (0.3, 0.6, 0.7), strict=True)) > 0
 
 
-async def test_work_is_found_without_notifications(bench: Workbench) -> None:
+@pytest.mark.parametrize("others", [0, 300], ids=["few queues", "many queues"])
+async def test_work_is_found_without_notifications(bench: Workbench, others: int) -> None:
     """With NOTIFY off, tasks of known queues and of queues that nobody heard of start within the polls."""
 
     @howdah.handler("quiet")
     async def quiet(payload: Any) -> None: ...
 
+    await bench.sql(
+        "SELECT howdah.make_names(1, ARRAY(SELECT 'q' || n FROM generate_series(1, %s) AS n), '{}')", others
+    )
     await bench.start()
     await bench.sql("SET howdah.notify = off")
     [first] = await bench.enqueue("quiet")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from howdah.core.model import Due, LaneKey, Offer
-from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM_MAX, PEEK_LAG_US, WEIGHTS, LaneBook
+from howdah_worker.lane_survey import LAG_US, Page
+from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM, PEEK_LAG_US, PEEKED_MAX, WEIGHTS, LaneBook
 
 NOW = 10_000_000_000
 ZERO = bytes(16)
@@ -26,6 +27,21 @@ def book_of(lanes: dict[LaneKey, int], *, is_ready: bool = True) -> LaneBook:
         for lane in lanes:
             book.wake(lane, NOW - 1, NOW)
     return book
+
+
+def large_book() -> LaneBook:
+    """A book of more lanes than one peek can look at, of which nothing is known yet."""
+    book = LaneBook()
+    book.set_queues(dict.fromkeys(range(1, PEEKED_MAX), 1))
+    return book
+
+
+def survey(book: LaneBook, now: int, *found: tuple[LaneKey, int], is_last: bool = True) -> Page:
+    """Let the book learn from one page of its survey, and return what was asked."""
+    asked = book.survey(now)
+    assert asked is not None
+    book.surveyed(asked, found, is_last=is_last, due_before=now + 1_000)
+    return asked
 
 
 def row(lane: LaneKey, run_at: int, task_id: bytes = ZERO) -> tuple[object, ...]:
@@ -52,7 +68,7 @@ def test_shares_add_up_to_what_is_wanted(lanes: dict[LaneKey, int], want: int) -
     offers = book_of(lanes).offers(NOW, want)
 
     assert sum(offer.share for offer in offers) == want
-    assert len(offers) <= LANES_PER_CLAIM_MAX
+    assert len(offers) <= LANES_PER_CLAIM
     assert all(offer.share >= 1 for offer in offers)
     assert len({offer.lane for offer in offers}) == len(offers)
 
@@ -271,3 +287,91 @@ def test_lanes_of_unknown_and_gone_queues_are_not_kept() -> None:
     assert not book.has_ready(NOW)
     assert not book.is_unsure()
     assert book.next_due() is None
+
+
+def test_survey_leaves_only_lanes_that_have_work_to_peek_at() -> None:
+    """Of very many lanes only those are peeked at in which a survey found a run that is due soon."""
+    book = large_book()
+    due, soon, later, unknown = LaneKey(2, NORMAL), LaneKey(3, NORMAL), LaneKey(4, NORMAL), LaneKey(99_999, NORMAL)
+
+    assert not book.is_unsure()
+    assert survey(book, NOW, (due, NOW - 5), (soon, NOW + 5), (later, NOW + 5_000), (unknown, NOW)) == Page(
+        LaneKey(-1, -1), 0, NOW
+    )
+    assert [offer.lane for offer in book.offers(NOW, 10)] == [due]
+    assert [each.lane for each in book.take_unsure(1000, NOW)] == [soon]
+    assert book.survey(NOW) is None
+
+
+def test_due_run_that_a_survey_finds_again_and_again_is_peeked_at() -> None:
+    """A lane full of other workers' runs costs a claim once, and then a peek, which its horizon makes short."""
+    book, lane = large_book(), LaneKey(3, NORMAL)
+    survey(book, NOW, (lane, NOW - 5))
+    book.claimed(book.offers(NOW, 10), [])
+    book.peeked(book.take_unsure(10, NOW), [], NOW)
+    book.doubt()
+    survey(book, NOW, (lane, NOW - 5))
+
+    assert not book.has_ready(NOW)
+    assert [each.lane for each in book.take_unsure(10, NOW)] == [lane]
+
+
+def test_claim_visits_more_lanes_while_each_holds_few_runs() -> None:
+    """Many lanes of one run each do not make small claims; full lanes bring the usual number back."""
+    book = book_of({LaneKey(number, NORMAL): 1 for number in range(500)})
+    counts = []
+    for _ in range(3):
+        offers = book.offers(NOW, 500)
+        counts.append(len(offers))
+        book.claimed(offers, [row(offer.lane, NOW - 1) for offer in offers])
+        for offer in offers:
+            book.wake(offer.lane, NOW, NOW)
+    for _ in range(20):
+        offers = book.offers(NOW, 1000)
+        book.claimed(offers, fill(offers))
+
+    assert counts == [64, 128, 256]
+    assert len(book.offers(NOW, 500)) == 64
+
+
+def test_survey_goes_on_where_its_last_page_ended() -> None:
+    """Pages follow each other, also when the last lane of one is not known here."""
+    book = large_book()
+    survey(book, NOW, (LaneKey(3, NORMAL), NOW), (LaneKey(99_999, NORMAL), NOW), is_last=False)
+
+    assert survey(book, NOW + 7).after == LaneKey(99_999, NORMAL)
+    assert book.survey(NOW) is None
+
+
+def test_poll_surveys_again_from_shortly_before_the_last_one() -> None:
+    """A poll of very many lanes is a survey that passes by what the one before it has seen."""
+    book = large_book()
+    survey(book, NOW)
+    book.doubt()
+    again = survey(book, NOW + LAG_US)
+
+    assert (again.after, again.horizon_run_at) == (LaneKey(-1, -1), NOW - LAG_US)
+
+
+def test_rewind_during_a_survey_begins_it_anew() -> None:
+    """After `*` nothing is hidden below the horizon of a survey, although one was under way."""
+    book = large_book()
+    survey(book, NOW)
+    book.doubt()
+    asked = book.survey(NOW)
+    book.rewind()
+    assert asked is not None
+    book.surveyed(asked, [(LaneKey(3, NORMAL), NOW + 1)], is_last=True, due_before=NOW + 2)
+
+    assert [each.run_at for each in book.take_unsure(10, NOW)] == [0]
+    assert book.survey(NOW + 5) == Page(LaneKey(-1, -1), 0, NOW + 5)
+
+
+def test_few_new_queues_are_peeked_at_without_a_survey() -> None:
+    """One more queue does not make a worker go through all others from their beginnings."""
+    book = large_book()
+    survey(book, NOW)
+    book.set_queues(dict.fromkeys(range(1, PEEKED_MAX + 1), 1))
+
+    assert {each.lane.queue_id for each in book.take_unsure(1000, NOW)} == {PEEKED_MAX}
+    assert book.survey(NOW) is None

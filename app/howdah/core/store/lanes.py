@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from howdah.core import metrics
 from howdah.core.db.arrays import Instants, Int2s, Int4s, Uuids
 from howdah.core.db.errors import translated
+from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
 from howdah.core.model import Due, LaneKey
 from howdah.core.wake import write_messages
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from howdah.core.wake import Word
 
 LANES_PER_PEEK_MAX: Final = 1_000
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Unserved(NamedTuple):
@@ -39,7 +43,8 @@ class Lanes:
 
     def __init__(self, schema: str) -> None:
         """Work on the installation with this schema."""
-        self._peek = load("lane.peek", schema)
+        self._peek = KeptCursor(load("lane.peek", schema))
+        self._survey = KeptCursor(load("lane.survey", schema))
         self._notify = load("lane.notify", schema)
         self._unserved = load("lane.unserved", schema)
 
@@ -69,8 +74,31 @@ class Lanes:
             "ahead_s": ahead_s,
         }
         with translated():
-            cursor = await conn.cursor(binary=True).execute(self._peek, parameters)
-            return [Due(LaneKey(row[0], row[1]), row[2], row[3]) for row in await cursor.fetchall()]
+            rows = await self._peek.fetch(conn, parameters)
+        return [Due(LaneKey(row[0], row[1]), row[2], row[3]) for row in rows]
+
+    async def survey(self, conn: Connection, after: LaneKey, horizon_run_at: int) -> list[tuple[LaneKey, int]]:
+        """Return a page of the lanes in which runs wait, and when the first of each is due.
+
+        Args:
+            conn: Hot, autocommit, reading raw.
+            after: The last lane of the page before; queue -1 and priority -1 from the start.
+            horizon_run_at: Older runs do not count.
+
+        Returns:
+            Lanes in order; fewer than `LANES_PER_PEEK_MAX` if there are no more.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {
+            "after_queue_id": after.queue_id,
+            "after_priority": after.priority,
+            "horizon_run_at": _EPOCH + timedelta(microseconds=horizon_run_at),
+            "lane_count_max": LANES_PER_PEEK_MAX,
+        }
+        with translated():
+            return [(LaneKey(row[0], row[1]), row[2]) for row in await self._survey.fetch(conn, parameters)]
 
     async def unserved(self, conn: Connection, row_count: int) -> list[Unserved]:
         """Return what waits that no live worker takes, as far as the heads of lanes tell; the longest wait first.

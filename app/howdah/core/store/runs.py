@@ -12,6 +12,7 @@ from uuid import UUID
 
 from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Texts, Uuids
 from howdah.core.db.errors import translated
+from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
 from howdah.core.model import Beat, LeaseKey
 
@@ -37,7 +38,7 @@ class Runs:
 
     def __init__(self, schema: str) -> None:
         """Work on the installation with this schema."""
-        self._claim = load("run.claim", schema)
+        self._claim = KeptCursor(load("run.claim", schema))
         self._find_claimed = load("run.find_claimed", schema)
         self._complete = load("run.complete", schema)
         self._fail = load("run.fail", schema)
@@ -62,7 +63,7 @@ class Runs:
 
         Args:
             conn: Hot, autocommit, reading raw.
-            offers: 1 to 64 lanes.
+            offers: 1 to 256 lanes.
             target_ids: What the worker serves.
             worker_id: Holder of the leases.
             lease_token: 16 random bytes, new for each call; by them `find_claimed` finds the runs of a lost answer.
@@ -85,7 +86,8 @@ class Runs:
             "lease_token": UUID(bytes=lease_token),
             "lease_s": lease_s,
         }
-        return await _fetch(conn, (self._claim, parameters))
+        with translated():
+            return await self._claim.fetch(conn, parameters)
 
     async def find_claimed(self, conn: Connection, lease_token: bytes, worker_id: int) -> list[tuple[Any, ...]]:
         """Return the runs that a claim took whose answer was lost, as `claim` would have.
