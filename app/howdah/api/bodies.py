@@ -17,7 +17,7 @@ import orjson
 
 from howdah.api.allowed import expectation
 from howdah.api.problems import Fault, Problem, invalid
-from howdah.api.shapes import BatchEnvelope, TaskCreate
+from howdah.api.shapes import BatchCreate, BatchEnvelope, TaskCreate
 from howdah.core.addresses import check_url
 from howdah.core.errors import Refused
 from howdah.core.pointer import escape, fault_of, pointer_at, unescape
@@ -35,15 +35,17 @@ TASK_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 1
 BATCH_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 3
 BATCH_TASKS_MAX: Final = 1_000
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Runs of plain characters are one step each: character by character it takes 2.5 times as long.
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # About 1 ms.
 _WALKED_TOKENS: Final = 5_000
 _TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode_task: Final = msgspec.json.Decoder(TaskCreate).decode
-_decode_batch: Final = msgspec.json.Decoder(BatchEnvelope).decode
+_decode_batch: Final = msgspec.json.Decoder(BatchCreate).decode
+_decode_envelope: Final = msgspec.json.Decoder(BatchEnvelope).decode
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}
 
 
@@ -75,8 +77,11 @@ def read_batch(
     Raises:
         Problem: The body as a whole is wrong.
     """
+    sound = _read_sound_batch(body, payload_bytes_max)
+    if sound is not None:
+        return sound
     parsed = _parse(body, BATCH_DEPTH_MAX)
-    envelope = _typed(BatchEnvelope, _decode_batch, body, parsed, "")
+    envelope = _typed(BatchEnvelope, _decode_envelope, body, parsed, "")
     _refuse_duplicates(body, parsed, envelope.tasks, depth=1)
     count = len(envelope.tasks)
     if not 1 <= count <= BATCH_TASKS_MAX:
@@ -88,6 +93,37 @@ def read_batch(
         except Problem as problem:
             items.append(problem)
     return items, envelope.atomic
+
+
+def _read_sound_batch(
+    body: bytes, payload_bytes_max: int
+) -> tuple[list[tuple[TaskCreate, bytes | None] | Problem], bool] | None:
+    """Read a batch of flat tasks in which nothing is wrong, all at once; None if something may be, or may not.
+
+    The same checks one after the other, of each task by itself, take three times as long.
+    """
+    try:
+        # Both parsers give up where they would go too deep for the stack.
+        parsed, batch = orjson.loads(body), _decode_batch(body)
+    except (orjson.JSONDecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not 1 <= len(batch.tasks) <= BATCH_TASKS_MAX or b"\\u0000" in body:
+        return None
+    items: list[tuple[TaskCreate, bytes | None] | Problem] = []
+    # As in `_refuse_duplicates`. The pairs inside of http, retry and tags are not counted, so tasks with them fail.
+    colons = body.count(b":") - len(parsed) - sum(map(len, parsed["tasks"]))
+    for task in batch.tasks:
+        payload = None
+        if task.payload is not msgspec.UNSET:
+            payload = bytes(task.payload)
+            task.payload = msgspec.UNSET
+            colons -= payload.count(b":")
+            if len(payload) > payload_bytes_max or _is_too_deep(payload, PAYLOAD_DEPTH_MAX):
+                return None
+        if task.http is not msgspec.UNSET:
+            return None
+        items.append((task, None if payload == b"null" else payload))
+    return None if colons > 0 else (items, batch.atomic)
 
 
 def read(body: bytes, shape: type[T]) -> T:
@@ -127,7 +163,7 @@ def _task(
 
 def _parse(body: bytes, depth_max: int) -> Any:
     """Check depth and grammar; the result tells about keys, its values are not used."""
-    if body.count(b"[") + body.count(b"{") > depth_max and _is_deeper(body, depth_max):
+    if _is_too_deep(body, depth_max):
         raise invalid(
             pointer_at(body, level=depth_max),
             f"must be nested at most {PAYLOAD_DEPTH_MAX} levels deep",
@@ -149,6 +185,10 @@ def _malformed(body: bytes, error: orjson.JSONDecodeError) -> Problem:
     where = pointer_at(body, offset=offset)
     detail = f"The body is not valid JSON at byte {offset}{f' ({where})' if where else ''}: {said}."
     return Problem("invalid_json", detail, [Fault(said, pointer=where)])
+
+
+def _is_too_deep(body: bytes, depth_max: int) -> bool:
+    return body.count(b"[") + body.count(b"{") > depth_max and _is_deeper(body, depth_max)
 
 
 def _is_deeper(body: bytes, depth_max: int) -> bool:
