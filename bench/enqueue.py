@@ -66,7 +66,13 @@ def over_http(rig: Rig, api: Api, message: bytes, connections: int, seconds: flo
         costs = meter.read().since(before, sum(run["statuses"].values()) * batch)
     if set(run["statuses"]) - {"200", "201"} or run["lost"]:
         raise SystemExit(f"answers were {run['statuses']}, {run['lost']} connections were lost")
-    return {**costs, "per_s": run["per_s"] * batch, "p99_ms": run["p99_ms"]}
+    count = sum(run["statuses"].values()) * batch
+    return {
+        **costs,
+        "per_s": run["per_s"] * batch,
+        "p99_ms": run["p99_ms"],
+        "load_cpu_us": run["cpu_s"] / count * 1e6,
+    }
 
 
 def measure(rig: Rig, seconds: float) -> dict[str, Any]:

@@ -11,15 +11,38 @@ import asyncio
 from typing import Self, cast
 
 
-def body_of_whole(message: bytes) -> int:
-    """Return where the body of an HTTP message begins once the message is whole, else 0."""
-    head_end = message.find(b"\r\n\r\n")
-    if head_end < 0:
-        return 0
-    start = message.lower().find(b"content-length: ", 0, head_end)
-    length = int(message[start + 16 : message.find(b"\r", start)]) if start >= 0 else 0
-    body_start = head_end + 4
-    return body_start if len(message) >= body_start + length else 0
+class Reader:
+    """Puts the messages of one side of a connection together; the next one begins after the last one's end."""
+
+    __slots__ = ("_body_start", "_left", "_parts")
+
+    def __init__(self) -> None:
+        """Wait for a first message."""
+        self._parts: list[bytes] = []
+        self._left = self._body_start = 0
+
+    def take(self, data: bytes) -> tuple[bytes, int] | None:
+        """Return the message, and where its body begins, once it is whole.
+
+        Its head is looked at once: most of an answer to a batch is body, and comes in many parts.
+        """
+        self._parts.append(data)
+        if self._left:
+            self._left -= len(data)
+        else:
+            message = b"".join(self._parts)
+            head_end = message.find(b"\r\n\r\n")
+            if head_end < 0:
+                return None
+            head = message[:head_end].lower()
+            start = head.find(b"content-length: ")
+            length = int(head[start + 16 :].partition(b"\r")[0]) if start >= 0 else 0
+            self._body_start = head_end + 4
+            self._left = self._body_start + length - len(message)
+        if self._left > 0:
+            return None
+        message, self._parts = b"".join(self._parts), []
+        return message, self._body_start
 
 
 class Connection(asyncio.Protocol):
@@ -27,7 +50,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         """Be connected by an event loop."""
-        self._buffer = b""
+        self._reader = Reader()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,14 +60,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer the caller once the answer is whole."""
-        self._buffer += data
-        body_start = body_of_whole(self._buffer)
-        if not body_start:
+        whole = self._reader.take(data)
+        if whole is None:
             return
-        answer, waiting = (int(self._buffer[9:12]), self._buffer[body_start:]), self._answer
-        self._buffer, self._answer = b"", None
+        (message, body_start), waiting = whole, self._answer
+        self._answer = None
         if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+            waiting.set_result((int(message[9:12]), message[body_start:]))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the request that is under way."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import uvloop
-from http_client import body_of_whole
+from http_client import Reader
 
 
 class Client(asyncio.Protocol):
@@ -26,7 +26,7 @@ class Client(asyncio.Protocol):
         """Send `request`, and count answers in `run`."""
         self._request = request
         self._run = run
-        self._buffer = b""
+        self._reader = Reader()
         self._sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,11 +37,10 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Count an answer once it is complete, and send the next request."""
-        self._buffer += data
-        if not body_of_whole(self._buffer):
+        whole = self._reader.take(data)
+        if whole is None:
             return
-        self._run.count(self._buffer[9:12], time.perf_counter() - self._sent_at)
-        self._buffer = b""
+        self._run.count(whole[0][9:12], time.perf_counter() - self._sent_at)
         if self._run.is_over:
             self._transport.close()
         else:
@@ -77,7 +76,7 @@ class Run:
 async def load(port: int, request: bytes, connections: int, seconds: float) -> dict[str, object]:
     """Send the request over so many connections for so long."""
     run, loop = Run(), asyncio.get_running_loop()
-    began = time.perf_counter()
+    began, cpu_began_s = time.perf_counter(), time.process_time()
     for _ in range(connections):
         await loop.create_connection(lambda: Client(request, run), "127.0.0.1", port)
     await asyncio.sleep(seconds)
@@ -90,6 +89,7 @@ async def load(port: int, request: bytes, connections: int, seconds: float) -> d
         "p99_ms": waits_s[int(len(waits_s) * 0.99)] * 1e3,
         "statuses": run.statuses,
         "lost": run.lost,
+        "cpu_s": time.process_time() - cpu_began_s,
     }
 
 

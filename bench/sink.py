@@ -10,7 +10,7 @@ import asyncio
 from typing import cast
 
 import uvloop
-from http_client import body_of_whole
+from http_client import Reader
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -21,7 +21,7 @@ class Receiver(asyncio.Protocol):
     def __init__(self, delay_s: float) -> None:
         """Answer after `delay_s` seconds."""
         self._delay_s = delay_s
-        self._buffer = b""
+        self._reader = Reader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
@@ -30,10 +30,8 @@ class Receiver(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer a request once it is whole."""
-        self._buffer += data
-        if not body_of_whole(self._buffer):
+        if self._reader.take(data) is None:
             return
-        self._buffer = b""
         if self._delay_s:
             asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, _ANSWER)
         else:
