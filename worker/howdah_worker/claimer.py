@@ -161,8 +161,8 @@ class Claimer:
                 if not await retry_forever(lambda: self._round(executor), "claim", stop):
                     await self._sleep(executor)
                 elif not any(source.book.has_ready(self._now()) for source in self._sources):
-                    # Let what was claimed start before lanes that are probably empty are looked at. Before
-                    # Python 3.12 a new task begins one turn of the loop after it was made.
+                    # Let what was claimed start before lanes that are probably empty are looked at: the executor
+                    # makes a task for it in the next turn of the loop, which begins in the one after.
                     await asyncio.sleep(0)
                     await asyncio.sleep(0)
         finally:

@@ -1,4 +1,4 @@
-"""Runs what was claimed: async handlers and callbacks as one asyncio task each, plain functions in threads.
+"""Runs what was claimed: async handlers and callbacks on the event loop, plain functions in threads.
 
 At most `concurrency` runs are under way, at most `threads` of them in threads; what
 was claimed ahead waits here in order. The outcome of each goes to the finisher. A
@@ -6,8 +6,10 @@ handler that must stop is told (`ctx.cancelled`); one on the event loop is then
 cancelled, one in a thread cannot be: its outcome is recorded all the same, and it
 keeps its slot until it returns.
 
-A handler that never waits ends where it was started, without a turn of the event loop
-(from Python 3.12 on: 1 us for the asyncio task instead of 2.7).
+On the event loop a starter, an asyncio task, starts runs one after another, until the
+handler of one waits: from then on it is the task of that run, and another starter goes
+on. So handlers that never wait cost no task each, and cannot be seen running: nothing
+else happens on the loop between their start and their end.
 """
 
 from __future__ import annotations
@@ -18,26 +20,26 @@ import logging
 import math
 import sys
 import time
+import weakref
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from howdah.core import log, metrics
+from howdah.core import metrics
 from howdah_worker import outcome
+from howdah_worker.handler_threads import HandlerThreads
 from howdah_worker.judgement import judge, judge_taskless
+from howdah_worker.outcome import Ending
+from howdah_worker.performer import Performer
 from howdah_worker.prefetch import Prefetch
-from howdah_worker.run import Run, RunFields, Stage, Stop
-from howdah_worker.run_context import RunContext
+from howdah_worker.run import REPORTED, RUNNING, WAITING, Run, Stage, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from howdah.core.model import CancelMode
-    from howdah.handlers import Handler
     from howdah_worker.delivery import Delivery
     from howdah_worker.finisher import Finisher
     from howdah_worker.lease_keeper import LeaseKeeper
-    from howdah_worker.outcome import Ending
     from howdah_worker.run_context import Surroundings
 
 # A handler that is cancelled gets this long to clean up before its outcome is recorded without it.
@@ -50,7 +52,7 @@ _CALLBACK_SLACK_S: Final = 1.0
 _WAIT_S_MAX: Final = 1.0
 # Outcomes that wait to be recorded; with more, PostgreSQL is the bottleneck and more claims would not help.
 _BACKLOG_MAX: Final = 2_000
-# Runs that are started in one turn of the event loop: a millisecond of our own work.
+# Runs that one starter starts before the event loop gets a turn: less than a millisecond of our own work.
 _SLICE: Final = 100
 
 _logger = logging.getLogger(__name__)
@@ -82,15 +84,14 @@ class Executor:
             on_room: Called when more runs could be claimed.
         """
         self._loop = asyncio.get_running_loop()
-        self._around = around
         self._catalogue = around.catalogue
         self._finisher = finisher
         self._keeper = keeper
-        self._delivery = delivery
         self._on_room = on_room
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="howdah-handler")
+        # A context that no handler sees: what one sets must not be seen by another.
+        self._performer = Performer(around, delivery, contextvars.copy_context())
+        self._threads = HandlerThreads(threads, self._loop, self._performer.perform, self._end_thread)
         self._free = concurrency
-        self._threads_free = threads
         self._for_loop: deque[Run] = deque()
         self._for_threads: deque[Run] = deque()
         self._loop_plan = Prefetch(concurrency)
@@ -100,7 +101,9 @@ class Executor:
         self._check_at = math.inf
         self._check_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._is_filling = False
+        self._starters_due = 0
+        # The handler started last has waited; so will those that follow, most likely, and each needs a starter.
+        self._are_waiting = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -111,7 +114,7 @@ class Executor:
         if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
             return 0
         if in_threads:
-            return self._thread_plan.want(min(self._free, self._threads_free), len(self._for_threads))
+            return self._thread_plan.want(min(self._free, self._threads.free), len(self._for_threads))
         return self._loop_plan.want(self._free, len(self._for_loop))
 
     def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, *, in_threads: bool) -> None:
@@ -123,7 +126,7 @@ class Executor:
             claimed_at: Monotonic instant before the claim was sent.
             in_threads: They are plain functions.
         """
-        runs = [Run(row, token, claimed_at) for row in rows]
+        runs = [Run(row, token, claimed_at, self._catalogue) for row in rows]
         self._keeper.hold(runs)
         self._idle.clear()
         waiting = self._for_threads if in_threads else self._for_loop
@@ -143,9 +146,9 @@ class Executor:
 
     def cancel(self, run: Run, mode: CancelMode) -> None:
         """Cancel a run by request: one that waits ends at once, a handler is told, and stopped if it is hard."""
-        if run.stage is Stage.WAITING:
+        if run.stage is WAITING:
             self._hand_back(run)
-        elif run.stage is Stage.RUNNING and run.stop is None:
+        elif run.stage is RUNNING and run.stop is None:
             if mode == "hard":
                 self._stop(run, Stop.CANCEL)
             elif not run.is_told:
@@ -154,23 +157,23 @@ class Executor:
 
     def lose(self, run: Run) -> None:
         """Stop a run whose lease is no longer held; nothing is reported."""
-        if run.stage in (Stage.REPORTED, Stage.GONE) or run.is_in_doubt:
+        if run.stage in (REPORTED, Stage.GONE) or run.is_in_doubt:
             return  # Its outcome, which has just been recorded, is why the lease is gone.
         metrics.LEASES_LOST.inc()
-        _logger.warning("lease_lost", extra={"fields": self._fields(run)})
+        _logger.warning("lease_lost", extra={"fields": run.log_fields()})
         self._keeper.forget([run])
-        if run.stage is Stage.WAITING:
+        if run.stage is WAITING:
             run.stage = Stage.GONE
         else:
             self._stop(run, Stop.LOST)
 
     def fence(self, run: Run) -> None:
         """Stop a run whose lease could not be renewed and is about to end."""
-        if run.stage is Stage.WAITING:
+        if run.stage is WAITING:
             self._hand_back(run)
-        elif run.stage is Stage.RUNNING and run.stop is None and not run.is_fenced:
+        elif run.stage is RUNNING and run.stop is None and not run.is_fenced:
             run.is_fenced = True
-            _logger.warning("lease_not_renewed", extra={"fields": self._fields(run)})
+            _logger.warning("lease_not_renewed", extra={"fields": run.log_fields()})
             self._stop(run, Stop.FENCE)
 
     def abandon(self, runs: Sequence[Run]) -> None:
@@ -197,22 +200,22 @@ class Executor:
     def stop_running(self) -> None:
         """Cancel every handler and release its run, because the process ends."""
         for run in list(self._running):
-            if run.stage is Stage.RUNNING:
+            if run.stage is RUNNING:
                 self._stop(run, Stop.DRAIN)
 
     def give_up_running(self) -> None:
         """Report every run that has no outcome yet, without waiting for its handler any longer."""
         for run in list(self._running):
-            if run.stage is Stage.RUNNING and not run.is_overdue:
+            if run.stage is RUNNING and not run.is_overdue:
                 self._give_up(run)
 
     def end(self) -> None:
         """Let the threads end that have nothing to do; nothing can be started after that."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.end()
 
     def running_count(self) -> int:
         """Return how many runs have an outcome yet to come."""
-        return sum(run.stage is Stage.RUNNING for run in self._running)
+        return sum(run.stage is RUNNING for run in self._running)
 
     async def until_idle(self) -> None:
         """Wait until no run has an outcome yet to come; handlers that outlive their outcome do not count."""
@@ -229,69 +232,90 @@ class Executor:
     # Starting.
 
     def _fill(self) -> None:
-        """Start what waits while there are slots; after a slice of it the event loop gets a turn."""
-        if self._is_filling:
-            return  # A handler that ended at once has freed a slot; the loop below goes on with it.
-        self._is_filling = True
-        try:
-            for _ in range(_SLICE):
-                if not self._start_next():
-                    return
-        finally:
-            self._is_filling = False
-        self._loop.call_soon(self._fill)
+        """Start plain functions, and make starters for the event loop, while runs wait and slots are free."""
+        if self._for_threads:
+            self._start_threads()
+        count = min(self._free, len(self._for_loop))
+        for _ in range(self._starters_due, count if self._are_waiting else min(count, 1)):
+            self._starters_due += 1
+            self._loop.create_task(self._serve())
 
-    def _start_next(self) -> bool:
-        """Start the run that was claimed first, if there is a slot for one that waits."""
-        if not self._free:
-            return False
+    def _start_threads(self) -> None:
+        """Start plain functions that were claimed before the first run that waits for the event loop."""
         loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
-        if self._for_threads and self._threads_free and self._for_threads[0].claimed_at <= loop_first:
-            self._start(self._for_threads.popleft(), in_threads=True)
-        elif self._for_loop:
-            self._start(self._for_loop.popleft(), in_threads=False)
-        else:
-            return False
-        return True
+        while self._free and self._threads.free and self._for_threads:
+            if self._for_threads[0].claimed_at > loop_first:
+                return
+            run = self._for_threads.popleft()
+            if self._start(run):
+                self._watch(run)
+                self._threads.give(run)
 
-    def _start(self, run: Run, *, in_threads: bool) -> None:
-        if run.stage is not Stage.WAITING:
-            return
-        handler = self._catalogue.handler(run.target_id)
-        if handler is None and run.http is None:
-            self._hand_back(run)  # The target vanished between claim and start.
-            return
-        self._free -= 1
-        self._running[run] = None
-        run.stage = Stage.RUNNING
-        run.started_at = time.monotonic()
-        if handler is None:
-            run.deadline = run.started_at + run.timeout_s + _CALLBACK_SLACK_S
-            run.task = self._begin(self._call_back(run))
-        else:
+    async def _serve(self) -> None:
+        """Start runs one after another; from the first on whose handler waits, this is the task of that run alone."""
+        self._starters_due -= 1
+        task = asyncio.current_task()
+        assert task is not None
+        holders = _holders(task)
+        count, total_s = 0, 0.0
+        for _ in range(_SLICE):
+            if self._for_threads:
+                self._start_threads()
+            if not self._for_loop or not self._free:
+                break
+            run = self._for_loop.popleft()
+            if not self._start(run):
+                continue
+            ending = self._performer.begin(run)
+            if not isinstance(ending, Ending):
+                run.task = task
+                self._watch(run)
+                self._are_waiting = True
+                self._fill()
+                await self._see_through(run, ending)
+                break
+            self._are_waiting = False
+            count += 1
+            total_s += self._end(run, ending, is_interrupted=False)
+            if task.cancelling() or _holders(task) != holders:
+                break  # The handler has cancelled its task, or has kept it to do so: it must not be another's.
+            if self._starters_due:
+                break  # Each of them will start one, or their slices would add up to a long turn.
+        if count:
+            self._loop_plan.observe(count, total_s)
+        self._fill()
+        self._on_room()
+
+    def _start(self, run: Run) -> bool:
+        """Give a slot to a run, if it is still to be run."""
+        if run.stage is not WAITING:
+            return False
+        run.handler = handler = self._catalogue.handler(run.target_id)
+        if handler is not None:
             if handler.timeout_s is not None and handler.timeout_s < run.timeout_s:
                 run.timeout_s = handler.timeout_s
-            run.deadline = run.started_at + run.timeout_s
-            if in_threads:
-                self._threads_free -= 1
-                self._pool.submit(contextvars.copy_context().run, self._perform_in_thread, run, handler)
-            else:
-                run.task = self._begin(self._perform(run, handler))
+            limit_s = run.timeout_s
+        elif run.http is not None:
+            limit_s = run.timeout_s + _CALLBACK_SLACK_S
+        else:
+            self._hand_back(run)  # The target vanished between claim and start.
+            return False
+        self._free -= 1
+        run.started_at = time.monotonic()
+        run.deadline = run.started_at + limit_s
+        run.stage = RUNNING
+        return True
+
+    def _watch(self, run: Run) -> None:
+        """Enter a run that has begun, and will end later."""
+        self._running[run] = None
         if run.deadline < self._check_at:
             self._check_by(run.deadline)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Make an asyncio task; where Python can, it runs at once until it first waits, without a turn of the loop."""
-        if sys.version_info >= (3, 12):
-            return asyncio.Task(work, loop=self._loop, eager_start=True)
-        return self._loop.create_task(work)
-
-    async def _perform(self, run: Run, handler: Handler) -> None:
+    async def _see_through(self, run: Run, rest: Awaitable[Any]) -> None:
         is_interrupted = False
         try:
-            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
-            context = RunContext(run, handler.name, self._around)
-            ending = outcome.of_result(await handler.function(*handler.arguments(run.payload, context)))
+            ending = self._performer.ending_of(run, await rest)
         except asyncio.CancelledError as error:
             is_interrupted = True
             ending = outcome.of_error(error)
@@ -299,72 +323,54 @@ class Executor:
             raise  # The event loop is gone.
         except BaseException as error:
             ending = outcome.of_error(error)
-        self._end(run, ending, is_interrupted, self._loop_plan)
-
-    async def _call_back(self, run: Run) -> None:
-        is_interrupted = False
-        try:
-            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
-            ending = await self._delivery.deliver(run)
-        except asyncio.CancelledError as error:
-            is_interrupted = True
-            ending = outcome.of_error(error)
-        except Exception as error:
-            ending = outcome.of_error(error)
-        self._end(run, ending, is_interrupted, self._loop_plan)
-
-    def _perform_in_thread(self, run: Run, handler: Handler) -> None:
-        try:
-            log.bind(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
-            context = RunContext(run, handler.name, self._around)
-            ending = outcome.of_result(handler.call(handler.arguments(run.payload, context)))
-        except BaseException as error:
-            ending = outcome.of_error(error)
-        self._loop.call_soon_threadsafe(self._end_thread, run, ending)
+        del self._running[run]
+        self._loop_plan.observe(1, self._end(run, ending, is_interrupted))
 
     # Ending.
 
     def _end_thread(self, run: Run, ending: Ending) -> None:
-        self._threads_free += 1
-        self._end(run, ending, False, self._thread_plan)
-
-    def _end(self, run: Run, ending: Ending, is_interrupted: bool, plan: Prefetch) -> None:
-        """Take the outcome of a handler that has ended, and give its slot to the next."""
         del self._running[run]
+        self._thread_plan.observe(1, self._end(run, ending, is_interrupted=False))
+        self._fill()
+        self._on_room()
+
+    def _end(self, run: Run, ending: Ending, is_interrupted: bool) -> float:
+        """Take the outcome of a handler that has ended, and free its slot; returns how long it took."""
+        run.task = None
         self._free += 1
         duration_s = time.monotonic() - run.started_at
-        plan.observe(1, duration_s)
-        if run.stage is Stage.RUNNING:
+        if run.stage is RUNNING:
             self._report(run, judge(run, ending, is_interrupted), duration_s)
         elif run.is_overdue:
             metrics.SLOTS_OVERDUE.dec()
-            _logger.warning("handler_returned_late", extra={"fields": {**self._fields(run), "took_s": duration_s}})
-        elif run.stage is Stage.REPORTED and ending.error is not None:
+            _logger.warning("handler_returned_late", extra={"fields": {**run.log_fields(), "took_s": duration_s}})
+        elif run.stage is REPORTED and ending.error is not None:
             # `ctx.transaction()` has recorded the success: this line is all that will be known of the error.
-            fields = {**self._fields(run), "error": ending.error.decode()}
+            fields = {**run.log_fields(), "error": ending.error.decode()}
             _logger.warning("handler_failed_after_success", extra={"fields": fields})
-        self._check_idle()
-        self._fill()
-        self._on_room()
+        if self._is_closed:
+            self._check_idle()
+        return duration_s
 
     def _report(self, run: Run, ending: Ending | None, duration_s: float | None) -> None:
         if ending is None:
             run.stage = Stage.GONE
         else:
-            run.stage = Stage.REPORTED
+            run.stage = REPORTED
             run.report = run.report_of(ending, duration_s)
             self._finisher.report(run)
-        self._check_idle()
+        if self._is_closed:
+            self._check_idle()
 
     def _hand_back(self, run: Run, ending: Ending = outcome.RELEASED) -> None:
         self._taskless.discard(run)
-        if run.stage is Stage.WAITING:
+        if run.stage is WAITING:
             self._report(run, ending, None)
 
     def _check_idle(self) -> None:
-        if not self._is_closed or self._for_loop or self._for_threads:
+        if self._for_loop or self._for_threads:
             return
-        if not any(run.stage is Stage.RUNNING for run in self._running):
+        if not any(run.stage is RUNNING for run in self._running):
             self._idle.set()
 
     # Stopping.
@@ -388,8 +394,8 @@ class Executor:
         run.is_overdue = True
         metrics.SLOTS_OVERDUE.inc()
         reason = run.stop.value if run.stop is not None else "stop"
-        _logger.warning("handler_overdue", extra={"fields": {**self._fields(run), "reason": reason}})
-        if run.stage is Stage.RUNNING:
+        _logger.warning("handler_overdue", extra={"fields": {**run.log_fields(), "reason": reason}})
+        if run.stage is RUNNING:
             self._report(run, judge(run, outcome.SUCCEEDED, True), duration_s)
 
     def _check_by(self, deadline: float) -> None:
@@ -414,5 +420,7 @@ class Executor:
         if next_at < math.inf:
             self._check_by(next_at)
 
-    def _fields(self, run: Run) -> dict[str, object]:
-        return dict(RunFields(run, self._catalogue.tenant_name(run.tenant_id)))
+
+def _holders(task: asyncio.Task[Any]) -> int:
+    """Count what refers to a task: if that grows, somebody has kept it, and may cancel it later."""
+    return sys.getrefcount(task) + weakref.getweakrefcount(task)

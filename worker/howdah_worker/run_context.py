@@ -14,7 +14,6 @@ import msgspec
 from howdah.core.db.arrays import jsonb_text
 from howdah.core.log import TaskLog
 from howdah.handlers import encode_result
-from howdah_worker.run import RunFields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +84,7 @@ class RunContext:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A log whose records name this run."""
-        return TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), RunFields(self._run, self.tenant))
+        return TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), self._run.log_fields())
 
     @property
     def cancelled(self) -> bool:

@@ -27,7 +27,7 @@ import orjson
 from howdah.core.log_writer import LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from howdah.core.settings import Settings
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 TEXT_CHARS_MAX: Final = 8_192
 TRACE_CHARS_MAX: Final = 32_768
 
-_NO_FIELDS: Final[Mapping[str, object]] = {}
-_context: ContextVar[Mapping[str, object]] = ContextVar("howdah_log_fields", default=_NO_FIELDS)
+# What gives the bound fields.
+_context: ContextVar[Callable[[], Mapping[str, object]]] = ContextVar("howdah_log_fields", default=dict)
 
 # Attributes that logging itself (or uvicorn, for its colours) puts on a record;
 # all others came through `extra`.
@@ -56,15 +56,16 @@ def bound(**fields: object) -> Iterator[None]:
 
     Howdah's own names are task_id, run (the claim number), attempt, tenant and request_id.
     """
-    token = _context.set({**_context.get(), **fields})
+    merged = {**_context.get()(), **fields}
+    token = _context.set(lambda: merged)
     try:
         yield
     finally:
         _context.reset(token)
 
 
-def bind(fields: Mapping[str, object]) -> None:
-    """Add fields to every record from here on, in this asyncio task or copied context; read when a record is made."""
+def bind(fields: Callable[[], Mapping[str, object]]) -> None:
+    """Add what `fields` returns to every record from here on, in this context; called when a record is made."""
     _context.set(fields)
 
 
@@ -130,7 +131,7 @@ def entry_of(record: logging.LogRecord) -> dict[str, object]:
     """
     entry: dict[str, object] = {"logger": record.name, "event": _message(record)}
     given = getattr(record, "fields", None)
-    merged = dict(_context.get())
+    merged = dict(_context.get()())
     merged.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
     if isinstance(given, dict):
         merged.update(given)

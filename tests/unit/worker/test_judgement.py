@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from howdah.handlers import Registry
+from howdah_worker.catalogue import Catalogue
 from howdah_worker.judgement import judge, judge_taskless
 from howdah_worker.outcome import RELEASED, SUCCEEDED, Ending
 from howdah_worker.run import Run, Stop
@@ -17,7 +19,7 @@ DONE = Ending("succeeded", b"1")
 def run_that(*, stop: Stop | None = None, has_seen: bool = False, is_fenced: bool = False, claim_no: int = 1) -> Run:
     """A run in its first attempt whose handler was told this."""
     row: tuple[Any, ...] = (1, bytes(16), 1, 1, 1, claim_no, 1, 0, 0, 60.0, 0, True, None, None, None, None)
-    run = Run(row, bytes(16), 0.0)
+    run = Run(row, bytes(16), 0.0, Catalogue("howdah", ["*"], Registry(), serves_http=False))
     run.stop, run.has_seen, run.is_fenced = stop, has_seen, is_fenced
     return run
 

@@ -12,6 +12,8 @@ from howdah.core.clock import DatabaseClock
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.model import Rearmed
 from howdah.core.store.stats import Tally
+from howdah.handlers import Registry
+from howdah_worker.catalogue import Catalogue
 from howdah_worker.outcome import SUCCEEDED, Ending
 from howdah_worker.run import Run
 from howdah_worker.tally import TallySheet
@@ -54,7 +56,7 @@ def sheet(recorder: Recorder) -> TallySheet:
 def run_of(queue_id: int, ending: Ending, duration_s: float | None = 0.5) -> Run:
     """A run whose report is decided."""
     row: tuple[Any, ...] = (1, bytes(16), queue_id, 1, 1, 1, 1, 0, 0, 60.0, 0, True, None, None, None, None)
-    run = Run(row, bytes(16), 0.0)
+    run = Run(row, bytes(16), 0.0, Catalogue("howdah", ["*"], Registry(), serves_http=False))
     run.report = run.report_of(ending, duration_s)
     return run
 

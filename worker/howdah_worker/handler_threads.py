@@ -1,0 +1,91 @@
+"""The threads in which plain functions run.
+
+As a `ThreadPoolExecutor`, without what nobody asks for (a future for each call), and
+with one message to the event loop for all calls that end while it is busy: a message
+costs it a system call and a turn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from howdah_worker.outcome import Ending
+    from howdah_worker.run import Run
+
+
+class HandlerThreads:
+    """Performs runs in threads, which are started when they are first needed.
+
+    Everything but the threads' own work is called on the event loop.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        loop: asyncio.AbstractEventLoop,
+        perform: Callable[[Run], Ending],
+        on_ended: Callable[[Run, Ending], None],
+    ) -> None:
+        """Describe the threads.
+
+        Args:
+            count: How many there may be.
+            loop: The event loop to tell.
+            perform: Called in a thread; must not raise.
+            on_ended: Called on the event loop with what that returned.
+        """
+        self._count = count
+        self._loop = loop
+        self._perform = perform
+        self._on_ended = on_ended
+        self._busy = 0
+        self._threads: list[threading.Thread] = []
+        self._runs: SimpleQueue[Run | None] = SimpleQueue()
+        self._ended: deque[tuple[Run, Ending]] = deque()
+        self._is_told = False
+
+    @property
+    def free(self) -> int:
+        """How many runs may be given."""
+        return self._count - self._busy
+
+    def give(self, run: Run) -> None:
+        """Have a run performed; there must be a thread free."""
+        self._busy += 1
+        if len(self._threads) < self._busy:
+            thread = threading.Thread(target=self._work, name=f"howdah-handler_{len(self._threads)}")
+            self._threads.append(thread)
+            thread.start()
+        self._runs.put(run)
+
+    def end(self) -> None:
+        """Let the threads end that have nothing to do; what has not started is forgotten."""
+        try:
+            while True:
+                self._runs.get_nowait()
+        except Empty:
+            pass
+        for _ in self._threads:
+            self._runs.put(None)
+
+    def _work(self) -> None:
+        while (run := self._runs.get()) is not None:
+            self._ended.append((run, self._perform(run)))
+            del run  # Waiting for the next, a thread keeps nothing of the last alive.
+            # First added, then asked; told off first, then taken: so none is missed.
+            if not self._is_told:
+                self._is_told = True
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._is_told = False
+        while self._ended:
+            self._busy -= 1
+            self._on_ended(*self._ended.popleft())
