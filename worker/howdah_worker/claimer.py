@@ -49,6 +49,7 @@ _POLL_S_MAX: Final = 30.0
 _PEEK_AHEAD_S: Final = 2 * _POLL_S_MAX
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_EPOCH_S: Final = _EPOCH.timestamp()
 _MICROSECOND: Final = timedelta(microseconds=1)
 _RUN_AT, _TIMEOUT_S, _DEADLINE_AT = map(ClaimedRun._fields.index, ("run_at", "timeout_s", "deadline_at"))
 
@@ -319,4 +320,4 @@ class Claimer:
 
     def _now(self) -> int:
         """Return the database's time in microseconds since 2000."""
-        return int((self._clock.now_s() - _EPOCH.timestamp()) * 1e6)
+        return int((self._clock.now_s() - _EPOCH_S) * 1e6)

@@ -14,6 +14,7 @@ the rows of a claim 0.07 ms instead of 2.0.
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import psycopg
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # PostgreSQL counts microseconds from the year 2000.
 _EPOCH_US: Final = 946_684_800_000_000
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _HEAD: Final = struct.Struct("!iiIii")
 _EMPTY: Final = struct.Struct("!iiI")
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -198,6 +200,11 @@ def jsonb_text(raw: bytes) -> bytes:
 def instant_us(unix_us: int) -> int:
     """Turn microseconds since 1970 into those since 2000."""
     return unix_us - _EPOCH_US
+
+
+def instant_at(instant: int) -> datetime:
+    """Turn microseconds since 2000 into a time in UTC, as one that is no item of an array travels."""
+    return _EPOCH + timedelta(microseconds=instant)
 
 
 def unix_s(instant: int) -> float:

@@ -23,12 +23,17 @@ class KeptCursor:
         self._query = query
         self._cursor: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
 
-    async def fetch(self, conn: Connection, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Execute the statement and return its rows, in binary form; not for two callers at once."""
+    async def execute(self, conn: Connection, parameters: dict[str, Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """Execute the statement, which returns rows in binary form; the cursor is the caller's until the next time."""
         cursor = self._cursor
         if cursor is None or cursor.connection is not conn:
             cursor = self._cursor = conn.cursor(binary=True)
         await cursor.execute(self._query, parameters)
+        return cursor
+
+    async def fetch(self, conn: Connection, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Execute the statement and return its rows; not for two callers on one connection at once."""
+        cursor = await self.execute(conn, parameters)
         rows = await cursor.fetchall()
         # A claim may have brought a hundred megabytes of payloads; they would stay until the next one.
         if cursor.pgresult is not None:

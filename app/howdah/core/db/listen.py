@@ -209,8 +209,8 @@ class Listener:
                     self._is_schema_news = True
                     self._attend()
         if news:
-            _received.inc()
             self._on_words(news)
+            _received.inc()
 
     def _attend(self) -> None:
         if self._attention is not None and not self._attention.done():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from howdah.core import metrics
-from howdah.core.db.arrays import Instants, Int2s, Int4s, Uuids
+from howdah.core.db.arrays import Instants, Int2s, Int4s, Uuids, instant_at
 from howdah.core.db.errors import translated
 from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from howdah.core.wake import Word
 
 LANES_PER_PEEK_MAX: Final = 1_000
-
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Unserved(NamedTuple):
@@ -45,7 +42,7 @@ class Lanes:
         """Work on the installation with this schema."""
         self._peek = KeptCursor(load("lane.peek", schema))
         self._survey = KeptCursor(load("lane.survey", schema))
-        self._notify = load("lane.notify", schema)
+        self._notify = KeptCursor(load("lane.notify", schema))
         self._unserved = load("lane.unserved", schema)
 
     async def peek(
@@ -94,7 +91,7 @@ class Lanes:
         parameters = {
             "after_queue_id": after.queue_id,
             "after_priority": after.priority,
-            "horizon_run_at": _EPOCH + timedelta(microseconds=horizon_run_at),
+            "horizon_run_at": instant_at(horizon_run_at),
             "lane_count_max": LANES_PER_PEEK_MAX,
         }
         with translated():
@@ -121,5 +118,5 @@ class Lanes:
         """
         with translated():
             for message in write_messages(words):
-                await conn.execute(self._notify, {"words": message})
+                await self._notify.fetch(conn, {"words": message})
                 metrics.WAKEUPS.labels("sent").inc()

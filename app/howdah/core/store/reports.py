@@ -161,7 +161,8 @@ class _Batch:
                 self.recorded.refused.append((report.key, outcome))
 
     async def _complete(self, part: Sequence[Report]) -> None:
-        cursor = await self._conn.cursor(binary=True).execute(*self._runs.complete(part))
+        _, parameters = self._runs.complete(part)
+        cursor = await self._runs.completing.execute(self._conn, parameters)
         if cursor.rowcount != len(part):
             self._miss(part, {(row[0], row[1]) for row in await cursor.fetchall()})
 

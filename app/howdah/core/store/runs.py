@@ -41,6 +41,8 @@ class Runs:
         self._claim = KeptCursor(load("run.claim", schema))
         self._find_claimed = load("run.find_claimed", schema)
         self._complete = load("run.complete", schema)
+        # Executes what `complete` returns on an asynchronous connection.
+        self.completing = KeptCursor(self._complete)
         self._fail = load("run.fail", schema)
         self._release = load("run.release", schema)
         self._find_recorded = load("run.find_recorded", schema)

@@ -15,6 +15,7 @@ from psycopg.rows import namedtuple_row
 from howdah.core.db.arrays import Int2s, Int4s, Texts, Uuids
 from howdah.core.db.bisect import bisected, concerns_all
 from howdah.core.db.errors import is_missing_partition, retrying, translated
+from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
 from howdah.core.ids import uuid7_floor
 from howdah.core.store.raw_json import raw_json_cursor
@@ -117,6 +118,7 @@ class Tasks:
     def __init__(self, schema: str) -> None:
         """Work on the tables of one schema."""
         self._schema = schema
+        self._enqueue_plain = KeptCursor(load("task.enqueue_plain", schema))
 
     async def enqueue(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
         """Store tasks of one tenant in one statement; refusals come back as rows.
@@ -167,9 +169,7 @@ class Tasks:
             "ids": Uuids([draft.id.bytes for draft in drafts]),
             "payloads": Texts([draft.payload for draft in drafts]),
         }
-        cursor = conn.cursor(binary=True)
-        await cursor.execute(load("task.enqueue_plain", self._schema), parameters)
-        rows = await cursor.fetchall()
+        rows = await self._enqueue_plain.fetch(conn, parameters)
         if not rows:
             return None
         stored = {
