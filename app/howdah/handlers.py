@@ -72,12 +72,12 @@ class Handler:
     where: str
     decode: Callable[[bytes], Any]
 
-    def arguments(self, payload: bytes | None, context: Context) -> tuple[Any, ...]:
+    def arguments(self, payload: bytes | None, context: Context | None) -> tuple[Any, ...]:
         """Build what the function is called with.
 
         Args:
             payload: The JSON text; a task without a payload has None, which is decoded like `null`.
-            context: Passed on if the function takes it.
+            context: Passed on if the function takes it; otherwise it need not be made.
 
         Raises:
             PayloadMismatch: The payload does not fit the annotation; no repeat can help.

@@ -256,8 +256,28 @@ class Executor:
         self._starters_due -= 1
         task = asyncio.current_task()
         assert task is not None
+        if (begun := self._start_until_one_waits(task)) is not None:
+            run, rest = begun
+            is_interrupted = False
+            try:
+                ending = self._performer.ending_of(run, await rest)
+            except asyncio.CancelledError as error:
+                is_interrupted = True
+                ending = outcome.of_error(error)
+            except GeneratorExit:
+                raise  # The event loop is gone.
+            except BaseException as error:
+                ending = outcome.of_error(error)
+            del self._running[run]
+            self._loop_plan.observe(1, self._end(run, ending, is_interrupted))
+        self._fill()
+        self._on_room()
+
+    def _start_until_one_waits(self, task: asyncio.Task[Any]) -> tuple[Run, Awaitable[Any]] | None:
+        """Start runs in `task`; returns the first whose handler waits, with the rest of it, if there is one."""
         holders = _holders(task)
         count, total_s = 0, 0.0
+        begun: tuple[Run, Awaitable[Any]] | None = None
         for _ in range(_SLICE):
             if self._for_threads:
                 self._start_threads()
@@ -268,13 +288,10 @@ class Executor:
                 continue
             ending = self._performer.begin(run)
             if not isinstance(ending, Ending):
+                begun = run, ending
                 run.task = task
                 self._watch(run)
-                self._are_waiting = True
-                self._fill()
-                await self._see_through(run, ending)
                 break
-            self._are_waiting = False
             count += 1
             total_s += self._end(run, ending, is_interrupted=False)
             if task.cancelling() or _holders(task) != holders:
@@ -283,8 +300,11 @@ class Executor:
                 break  # Each of them will start one, or their slices would add up to a long turn.
         if count:
             self._loop_plan.observe(count, total_s)
-        self._fill()
-        self._on_room()
+            self._are_waiting = False
+        if begun is not None:
+            self._are_waiting = True
+            self._fill()
+        return begun
 
     def _start(self, run: Run) -> bool:
         """Give a slot to a run, if it is still to be run."""

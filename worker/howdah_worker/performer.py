@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
 
+    from howdah.handlers import Handler
     from howdah_worker.delivery import Delivery
     from howdah_worker.outcome import Ending
     from howdah_worker.run import Run
@@ -55,8 +56,15 @@ class Performer:
         return ending
 
     def _first_step(self, run: Run, context: Context) -> Ending | Awaitable[Any]:
+        log.bind(run.log_fields)
+        handler = run.handler
         try:
-            work = self._work_of(run)
+            if handler is None:
+                work = self._delivery.deliver(run)
+            else:
+                work = handler.function(*self._arguments(run, handler))
+                if type(work) is not CoroutineType:
+                    work = _awaited(work)
             waits_for = work.send(None)
         except StopIteration as end:
             return self.ending_of(run, end.value)
@@ -64,23 +72,18 @@ class Performer:
             return outcome.of_error(error)
         return _rest(work, waits_for, context)
 
-    def _work_of(self, run: Run) -> Coroutine[Any, Any, Any]:
-        log.bind(run.log_fields)
-        handler = run.handler
-        if handler is None:
-            return self._delivery.deliver(run)
-        work = handler.function(*handler.arguments(run.payload, RunContext(run, handler.name, self._around)))
-        return work if type(work) is CoroutineType else _awaited(work)
-
     def _call(self, run: Run) -> Ending:
+        log.bind(run.log_fields)
         handler = run.handler
         assert handler is not None
         try:
-            log.bind(run.log_fields)
-            context = RunContext(run, handler.name, self._around)
-            return outcome.of_result(handler.call(handler.arguments(run.payload, context)))
+            return outcome.of_result(handler.call(self._arguments(run, handler)))
         except BaseException as error:
             return outcome.of_error(error)
+
+    def _arguments(self, run: Run, handler: Handler) -> tuple[Any, ...]:
+        context = RunContext(run, handler.name, self._around) if handler.takes_context else None
+        return handler.arguments(run.payload, context)
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:
