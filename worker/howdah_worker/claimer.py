@@ -203,7 +203,7 @@ class Claimer:
             found = await self._lanes.survey(conn, page.after, page.horizon_run_at)
             is_last = len(found) < LANES_PER_PEEK_MAX
             source.book.surveyed(page, found, is_last=is_last, due_before=now + int(_PEEK_AHEAD_S * 1e6))
-        elif source.book.is_unsure():
+        elif source.book.is_unsure(now):
             asked = source.book.take_unsure(LANES_PER_PEEK_MAX, now)
             dues = await self._lanes.peek(conn, asked, source.target_ids, ahead_s=_PEEK_AHEAD_S)
             source.book.peeked(asked, dues, self._now())

@@ -49,6 +49,9 @@ HORIZON_LAG_US: Final = 500_000
 # The same, where a lane is known to be drained only because a peek found nothing due: its next claim may be long in
 # coming, and until then the poll still finds what was made ready in a transaction that took seconds.
 PEEK_LAG_US: Final = 10_000_000
+# A drained lane is peeked at so much later: if a wake-up comes before, which is the rule under load, the claim that
+# follows makes the peek needless, and does not have to wait for it.
+_PEEK_DELAY_US: Final = 5_000
 # How long a lane whose due runs could not be had (somebody holds their row locks) is
 # left alone: from 1 ms, doubling, to the interval of the poll.
 _MISS_PAUSE_US: Final = 1_000
@@ -100,6 +103,8 @@ class LaneBook:
         self._ready: dict[int, dict[int, dict[int, _Lane]]] = {}
         self._lanes_per_claim = LANES_PER_CLAIM
         self._unsure: dict[LaneKey, _Lane] = {}
+        self._peek_at = 0
+        self._offered_at = 0
         self._asked_at = 0
         self._survey = LaneSurvey()
         self._dues: list[tuple[int, LaneKey]] = []
@@ -123,6 +128,7 @@ class LaneBook:
             self._survey.want_anew()
         else:
             self._unsure |= new
+            self._peek_at = 0
 
     def reset(self) -> None:
         """Forget what was known of all lanes: after a reconnect, another server may answer."""
@@ -145,6 +151,7 @@ class LaneBook:
             self._survey.want()
         else:
             self._unsure.update((key, lane) for key, lane in self._lanes.items() if not lane.is_ready)
+            self._peek_at = 0
 
     def survey(self, now: int) -> Page | None:
         """Return which lanes a survey looks at next, if one is wanted or under way."""
@@ -168,6 +175,7 @@ class LaneBook:
                 self._set_ready(lane)
             else:
                 self._unsure[key] = lane
+                self._peek_at = 0
         self._survey.turn(page, None if is_last else found[-1][0])
 
     def wake(self, key: LaneKey, run_at: int, now: int) -> None:
@@ -192,14 +200,15 @@ class LaneBook:
         return bool(self._ready)
 
     def next_due(self) -> int | None:
-        """Return when the next sleeping lane falls due, as far as is known."""
+        """Return when there is something to do next, as far as is known: a lane falls due, or is to be peeked at."""
+        peek_at = self._peek_at if self._unsure else None
         while self._dues:
             due, key = self._dues[0]
             lane = self._lanes.get(key)
             if lane is not None and lane.due == due:
-                return due
+                return due if peek_at is None else min(due, peek_at)
             heapq.heappop(self._dues)
-        return None
+        return peek_at
 
     def offers(self, now: int, want: int) -> list[Offer]:
         """Choose the lanes of one claim and their shares, and move them to the end of the rotation.
@@ -211,6 +220,7 @@ class LaneBook:
         Returns:
             At most `LANES_PER_CLAIM_MAX` offers, granted and high priorities first within a queue.
         """
+        self._offered_at = now
         if (lane := self._only_ready()) is not None:
             return [self._offer(lane, now, want)]
         chosen = self._choose(want)
@@ -267,20 +277,15 @@ class LaneBook:
             if run_at is not None:
                 self._set_due(lane, run_at, now)
 
-    def is_unsure(self) -> bool:
-        """Tell whether there are lanes to peek at."""
-        return bool(self._unsure)
+    def is_unsure(self, now: int) -> bool:
+        """Tell whether there are lanes to peek at now."""
+        return bool(self._unsure) and now >= self._peek_at
 
     def _only_ready(self) -> _Lane | None:
         """Return the only ready lane, if there is just one: it needs no turns, which a single task waits for."""
-        if len(self._ready) == 1:
-            [queues] = self._ready.values()
-            if len(queues) == 1:
-                [lanes] = queues.values()
-                if len(lanes) == 1:
-                    [lane] = lanes.values()
-                    return lane
-        return None
+        queues = next(iter(self._ready.values())) if len(self._ready) == 1 else {}
+        lanes = next(iter(queues.values())) if len(queues) == 1 else {}
+        return next(iter(lanes.values())) if len(lanes) == 1 else None
 
     def _choose(self, want: int) -> dict[int, list[int]]:
         """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up."""
@@ -325,6 +330,8 @@ class LaneBook:
         lane.misses = 0 if found else lane.misses + 1
         if len(found) < share and not lane.is_woken:
             self._unready(lane)
+            if not self._unsure:
+                self._peek_at = self._offered_at + _PEEK_DELAY_US
             self._unsure[lane.key] = lane
 
     def _set_due(self, lane: _Lane, run_at: int, now: int) -> None:

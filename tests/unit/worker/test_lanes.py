@@ -21,7 +21,7 @@ def book_of(lanes: dict[LaneKey, int], *, is_ready: bool = True) -> LaneBook:
     """A book that knows the queues of these lanes (tenant by lane), all of them peeked at; ready ones are woken."""
     book = LaneBook()
     book.set_queues({lane.queue_id: tenant for lane, tenant in lanes.items()})
-    while book.is_unsure():
+    while book.is_unsure(NOW):
         book.peeked(book.take_unsure(1000, NOW), [], NOW)
     if is_ready:
         for lane in lanes:
@@ -285,7 +285,7 @@ def test_lanes_of_unknown_and_gone_queues_are_not_kept() -> None:
     book.wake(LaneKey(9, NORMAL), NOW, NOW)
 
     assert not book.has_ready(NOW)
-    assert not book.is_unsure()
+    assert not book.is_unsure(NOW)
     assert book.next_due() is None
 
 
@@ -294,7 +294,7 @@ def test_survey_leaves_only_lanes_that_have_work_to_peek_at() -> None:
     book = large_book()
     due, soon, later, unknown = LaneKey(2, NORMAL), LaneKey(3, NORMAL), LaneKey(4, NORMAL), LaneKey(99_999, NORMAL)
 
-    assert not book.is_unsure()
+    assert not book.is_unsure(NOW)
     assert survey(book, NOW, (due, NOW - 5), (soon, NOW + 5), (later, NOW + 5_000), (unknown, NOW)) == Page(
         LaneKey(-1, -1), 0, NOW
     )
@@ -375,3 +375,21 @@ def test_few_new_queues_are_peeked_at_without_a_survey() -> None:
 
     assert {each.lane.queue_id for each in book.take_unsure(1000, NOW)} == {PEEKED_MAX}
     assert book.survey(NOW) is None
+
+
+def test_drained_lane_is_peeked_at_a_little_later() -> None:
+    """A wake-up that comes soon makes the peek needless; without one it is not forgotten, nor put off again."""
+    first, second = LaneKey(1, NORMAL), LaneKey(2, NORMAL)
+    book = book_of({first: 1})
+    book.set_queues({1: 1, 2: 1})
+    book.peeked(book.take_unsure(10, NOW), [], NOW)
+    book.claimed(book.offers(NOW, 1), [])
+    due = book.next_due()
+    book.wake(second, NOW + 2_000, NOW + 2_000)
+    book.claimed(book.offers(NOW + 2_000, 1), [])
+
+    assert due is not None
+    assert NOW < due <= NOW + 10_000
+    assert book.next_due() == due
+    assert not book.is_unsure(due - 1)
+    assert book.is_unsure(due)
