@@ -90,7 +90,7 @@ class Executor:
         self._on_room = on_room
         # A context that no handler sees: what one sets must not be seen by another.
         self._performer = Performer(around, delivery, contextvars.copy_context())
-        self._threads = HandlerThreads(threads, self._loop, self._performer.perform, self._end_thread)
+        self._threads = HandlerThreads(threads, self._loop, self._performer.perform, self._end_threads)
         self._free = concurrency
         self._for_loop: deque[Run] = deque()
         self._for_threads: deque[Run] = deque()
@@ -348,9 +348,12 @@ class Executor:
 
     # Ending.
 
-    def _end_thread(self, run: Run, ending: Ending) -> None:
-        del self._running[run]
-        self._thread_plan.observe(1, self._end(run, ending, is_interrupted=False))
+    def _end_threads(self, ended: Sequence[tuple[Run, Ending]]) -> None:
+        total_s = 0.0
+        for run, ending in ended:
+            del self._running[run]
+            total_s += self._end(run, ending, is_interrupted=False)
+        self._thread_plan.observe(len(ended), total_s)
         self._fill()
         self._on_room()
 

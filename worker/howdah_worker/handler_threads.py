@@ -7,6 +7,7 @@ costs it a system call and a turn.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from howdah_worker.outcome import Ending
     from howdah_worker.run import Run
@@ -31,7 +32,7 @@ class HandlerThreads:
         count: int,
         loop: asyncio.AbstractEventLoop,
         perform: Callable[[Run], Ending],
-        on_ended: Callable[[Run, Ending], None],
+        on_ended: Callable[[Sequence[tuple[Run, Ending]]], None],
     ) -> None:
         """Describe the threads.
 
@@ -39,7 +40,7 @@ class HandlerThreads:
             count: How many there may be.
             loop: The event loop to tell.
             perform: Called in a thread; must not raise.
-            on_ended: Called on the event loop with what that returned.
+            on_ended: Called on the event loop with runs that ended, and what that returned for each.
         """
         self._count = count
         self._loop = loop
@@ -82,10 +83,12 @@ class HandlerThreads:
             # First added, then asked; told off first, then taken: so none is missed.
             if not self._is_told:
                 self._is_told = True
-                self._loop.call_soon_threadsafe(self._tell)
+                with contextlib.suppress(RuntimeError):  # The event loop has ended without waiting for this call.
+                    self._loop.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         self._is_told = False
-        while self._ended:
-            self._busy -= 1
-            self._on_ended(*self._ended.popleft())
+        ended = [self._ended.popleft() for _ in range(len(self._ended))]
+        self._busy -= len(ended)
+        if ended:  # Two threads may have told at once.
+            self._on_ended(ended)

@@ -1,0 +1,100 @@
+"""Threads for plain functions: each run is performed once and told of once, whatever ends together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from howdah_worker.handler_threads import HandlerThreads
+from tests.fix_wait import eventually_async
+
+
+class Told:
+    """Collects what the event loop is told."""
+
+    def __init__(self) -> None:
+        self.runs: list[Any] = []
+        self.messages = 0
+
+    def __call__(self, ended: Any) -> None:
+        """Take note of runs that ended."""
+        assert threading.current_thread() is threading.main_thread()
+        self.messages += 1
+        self.runs += [run for run, _ in ended]
+
+
+async def test_every_run_is_performed_and_told_of_once() -> None:
+    """However many are given at once, none is lost and none comes twice."""
+    told = Told()
+    performed: list[Any] = []
+    threads = HandlerThreads(4, asyncio.get_running_loop(), performed.append, told)  # type: ignore[arg-type]
+    runs: list[Any] = list(range(2_000))
+    left = runs[:]
+    try:
+        while len(told.runs) < len(runs):
+            while left and threads.free:
+                threads.give(left.pop())
+            await asyncio.sleep(0)
+    finally:
+        threads.end()
+
+    assert sorted(performed) == sorted(told.runs) == runs
+    assert threads.free == 4
+
+
+async def test_runs_that_end_while_the_loop_is_busy_come_in_one_message() -> None:
+    """One message tells of all of them."""
+    told = Told()
+    barrier = threading.Barrier(4)
+    threads = HandlerThreads(3, asyncio.get_running_loop(), lambda run: barrier.wait(10), told)  # type: ignore[arg-type,return-value]
+    runs: list[Any] = ["a", "b", "c"]
+    for run in runs:
+        threads.give(run)
+    barrier.wait(10)
+    threads.end()
+    for thread in threads._threads:
+        thread.join(10)
+    await eventually_async(lambda: told.runs, 10, "the loop is told")
+
+    assert (sorted(told.runs), told.messages) == (runs, 1)
+
+
+async def test_threads_are_started_when_needed_and_end_when_told() -> None:
+    """A worker without plain functions has no threads for them, and none is left at its end."""
+    told = Told()
+    threads = HandlerThreads(8, asyncio.get_running_loop(), lambda run: run, told)  # type: ignore[arg-type,return-value]
+    run: Any = "run"
+
+    assert threads._threads == []
+
+    for count in (1, 2, 3):
+        threads.give(run)
+        await eventually_async(lambda count=count: len(told.runs) == count, 10, "it has ended")
+    [thread] = threads._threads
+    threads.end()
+    thread.join(10)
+
+    assert not thread.is_alive()
+
+
+async def test_end_forgets_what_no_thread_has_begun() -> None:
+    """What waits for a thread at the end is not begun any more; the thread at work ends after that."""
+    told = Told()
+    gate = threading.Event()
+    begun: list[Any] = []
+
+    def perform(run: Any) -> Any:
+        begun.append(run)
+        gate.wait(10)
+
+    threads = HandlerThreads(1, asyncio.get_running_loop(), perform, told)
+    first, second = "first", "second"
+    threads.give(first)  # type: ignore[arg-type]
+    await eventually_async(lambda: begun, 10, "it has begun")
+    threads._runs.put(second)  # type: ignore[arg-type]
+    threads.end()
+    gate.set()
+    threads._threads[0].join(10)
+
+    assert begun == [first]
