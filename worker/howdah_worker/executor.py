@@ -5,11 +5,6 @@ was claimed ahead waits here in order. The outcome of each goes to the finisher.
 handler that must stop is told (`ctx.cancelled`); one on the event loop is then
 cancelled, one in a thread cannot be: its outcome is recorded all the same, and it
 keeps its slot until it returns.
-
-On the event loop a starter, an asyncio task, starts runs one after another, until the
-handler of one waits: from then on it is the task of that run, and another starter goes
-on. So handlers that never wait cost no task each, and cannot be seen running: nothing
-else happens on the loop between their start and their end.
 """
 
 from __future__ import annotations
@@ -18,9 +13,7 @@ import asyncio
 import contextvars
 import logging
 import math
-import sys
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,18 +21,19 @@ from howdah.core import metrics
 from howdah_worker import outcome
 from howdah_worker.handler_threads import HandlerThreads
 from howdah_worker.judgement import judge, judge_taskless
-from howdah_worker.outcome import Ending
 from howdah_worker.performer import Performer
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import REPORTED, RUNNING, WAITING, Run, Stage, Stop
+from howdah_worker.starters import Starters
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from howdah.core.model import CancelMode
     from howdah_worker.delivery import Delivery
     from howdah_worker.finisher import Finisher
     from howdah_worker.lease_keeper import LeaseKeeper
+    from howdah_worker.outcome import Ending
     from howdah_worker.run_context import Surroundings
 
 # A handler that is cancelled gets this long to clean up before its outcome is recorded without it.
@@ -52,8 +46,6 @@ _CALLBACK_SLACK_S: Final = 1.0
 _WAIT_S_MAX: Final = 1.0
 # Outcomes that wait to be recorded; with more, PostgreSQL is the bottleneck and more claims would not help.
 _BACKLOG_MAX: Final = 2_000
-# Runs that one starter starts before the event loop gets a turn: less than a millisecond of our own work.
-_SLICE: Final = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -89,21 +81,26 @@ class Executor:
         self._keeper = keeper
         self._on_room = on_room
         # A context that no handler sees: what one sets must not be seen by another.
-        self._performer = Performer(around, delivery, contextvars.copy_context())
-        self._threads = HandlerThreads(threads, self._loop, self._performer.perform, self._end_threads)
+        performer = Performer(around, delivery, contextvars.copy_context())
+        self._threads = HandlerThreads(threads, self._loop, performer.perform, self._end_threads)
         self._free = concurrency
         self._for_loop: deque[Run] = deque()
         self._for_threads: deque[Run] = deque()
         self._loop_plan = Prefetch(concurrency)
         self._thread_plan = Prefetch(min(threads, concurrency))
+        self._starters = Starters(
+            performer,
+            self._loop_plan,
+            take=self._take,
+            on_waiting=self._go_on_without,
+            end=self._end,
+            on_room=self._refill,
+        )
         self._taskless: set[Run] = set()
         self._running: dict[Run, None] = {}
         self._check_at = math.inf
         self._check_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._starters_due = 0
-        # The handler started last has waited; so will those that follow, most likely, and each needs a starter.
-        self._are_waiting = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -232,13 +229,15 @@ class Executor:
     # Starting.
 
     def _fill(self) -> None:
-        """Start plain functions, and make starters for the event loop, while runs wait and slots are free."""
+        """Start plain functions, and see that what waits for the event loop is started, while slots are free."""
         if self._for_threads:
             self._start_threads()
-        count = min(self._free, len(self._for_loop))
-        for _ in range(self._starters_due, count if self._are_waiting else min(count, 1)):
-            self._starters_due += 1
-            self._loop.create_task(self._serve())
+        self._starters.need(min(self._free, len(self._for_loop)))
+
+    def _refill(self) -> None:
+        """Start what waits for slots that are free again, and let more be claimed."""
+        self._fill()
+        self._on_room()
 
     def _start_threads(self) -> None:
         """Start plain functions that were claimed before the first run that waits for the event loop."""
@@ -251,60 +250,21 @@ class Executor:
                 self._watch(run)
                 self._threads.give(run)
 
-    async def _serve(self) -> None:
-        """Start runs one after another; from the first on whose handler waits, this is the task of that run alone."""
-        self._starters_due -= 1
-        task = asyncio.current_task()
-        assert task is not None
-        if (begun := self._start_until_one_waits(task)) is not None:
-            run, rest = begun
-            is_interrupted = False
-            try:
-                ending = self._performer.ending_of(run, await rest)
-            except asyncio.CancelledError as error:
-                is_interrupted = True
-                ending = outcome.of_error(error)
-            except GeneratorExit:
-                raise  # The event loop is gone.
-            except BaseException as error:
-                ending = outcome.of_error(error)
-            del self._running[run]
-            self._loop_plan.observe(1, self._end(run, ending, is_interrupted))
-        self._fill()
-        self._on_room()
-
-    def _start_until_one_waits(self, task: asyncio.Task[Any]) -> tuple[Run, Awaitable[Any]] | None:
-        """Start runs in `task`; returns the first whose handler waits, with the rest of it, if there is one."""
-        holders = _holders(task)
-        count, total_s = 0, 0.0
-        begun: tuple[Run, Awaitable[Any]] | None = None
-        for _ in range(_SLICE):
+    def _take(self) -> Run | None:
+        """Start the run that is next for the event loop, if there is a slot for it: its handler is to be called."""
+        while True:
             if self._for_threads:
                 self._start_threads()
             if not self._for_loop or not self._free:
-                break
+                return None
             run = self._for_loop.popleft()
-            if not self._start(run):
-                continue
-            ending = self._performer.begin(run)
-            if not isinstance(ending, Ending):
-                begun = run, ending
-                run.task = task
-                self._watch(run)
-                break
-            count += 1
-            total_s += self._end(run, ending, is_interrupted=False)
-            if task.cancelling() or _holders(task) != holders:
-                break  # The handler has cancelled its task, or has kept it to do so: it must not be another's.
-            if self._starters_due:
-                break  # Each of them will start one, or their slices would add up to a long turn.
-        if count:
-            self._loop_plan.observe(count, total_s)
-            self._are_waiting = False
-        if begun is not None:
-            self._are_waiting = True
-            self._fill()
-        return begun
+            if self._start(run):
+                return run
+
+    def _go_on_without(self, run: Run) -> None:
+        """See that others are started while the handler of this run waits."""
+        self._watch(run)
+        self._fill()
 
     def _start(self, run: Run) -> bool:
         """Give a slot to a run, if it is still to be run."""
@@ -332,33 +292,16 @@ class Executor:
         if run.deadline < self._check_at:
             self._check_by(run.deadline)
 
-    async def _see_through(self, run: Run, rest: Awaitable[Any]) -> None:
-        is_interrupted = False
-        try:
-            ending = self._performer.ending_of(run, await rest)
-        except asyncio.CancelledError as error:
-            is_interrupted = True
-            ending = outcome.of_error(error)
-        except GeneratorExit:
-            raise  # The event loop is gone.
-        except BaseException as error:
-            ending = outcome.of_error(error)
-        del self._running[run]
-        self._loop_plan.observe(1, self._end(run, ending, is_interrupted))
-
     # Ending.
 
     def _end_threads(self, ended: Sequence[tuple[Run, Ending]]) -> None:
-        total_s = 0.0
-        for run, ending in ended:
-            del self._running[run]
-            total_s += self._end(run, ending, is_interrupted=False)
+        total_s = sum(self._end(run, ending, False) for run, ending in ended)
         self._thread_plan.observe(len(ended), total_s)
-        self._fill()
-        self._on_room()
+        self._refill()
 
     def _end(self, run: Run, ending: Ending, is_interrupted: bool) -> float:
         """Take the outcome of a handler that has ended, and free its slot; returns how long it took."""
+        self._running.pop(run, None)  # It is not there if it never waited.
         run.task = None
         self._free += 1
         duration_s = time.monotonic() - run.started_at
@@ -442,8 +385,3 @@ class Executor:
                 next_at = min(next_at, run.deadline)
         if next_at < math.inf:
             self._check_by(next_at)
-
-
-def _holders(task: asyncio.Task[Any]) -> int:
-    """Count what refers to a task: if that grows, somebody has kept it, and may cancel it later."""
-    return sys.getrefcount(task) + weakref.getweakrefcount(task)
