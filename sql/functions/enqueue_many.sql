@@ -5,6 +5,8 @@ CREATE OR REPLACE FUNCTION howdah.enqueue_many(tenant text, items json)
 RETURNS TABLE (ordinal integer, id uuid, created boolean, error text)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+-- As in howdah.enqueue_rows.
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -32,7 +32,7 @@ BEGIN
     IF NOT FOUND
         OR asked_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days'
         OR json_typeof(payload) = 'null'
-        OR howdah.payload_problem(payload::text, bytes_max) IS NOT NULL
+        OR howdah.payload_flaw(payload::text, bytes_max) IS NOT NULL
         OR NOT howdah.has_partition(now)
     THEN
         RETURN NULL;
