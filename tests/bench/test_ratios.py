@@ -57,10 +57,12 @@ def _run(server: EmbeddedPostgres, name: str, *arguments: str) -> dict[str, Any]
 
 
 def test_drain_reaches_half_of_bare_sql(measure: Measure) -> None:
-    """One worker process drains no-op handler tasks at half the rate of the same row work without Python."""
+    """One worker drains no-op tasks at half the rate of the same row work without Python, with few statements."""
     result = measure("drain", "--n", "30000", "--reps", "3", "--kinds", "noop")
 
     assert result["noop_ratio"] >= 0.5 * MARGIN
+    # 0.003 to 0.005 were seen: one claim and one or two finishes for up to 1,000 runs, and what the minute brings.
+    assert result["noop_statements"] <= 0.01
 
 
 def test_drain_of_other_targets_runs(measure: Measure) -> None:
