@@ -19,7 +19,10 @@ DECLARE
     rest text;
 BEGIN
     IF options = '{}' THEN
-        task_id := howdah.enqueue_plain(howdah.tenant_number(tenant), queue, handler, payload, run_at);
+        -- What howdah.tenant_number does, without a call; if there is no such tenant, that will say so below.
+        SELECT howdah.enqueue_plain(t.id, queue, handler, payload, run_at) INTO task_id
+        FROM howdah.tenants AS t
+        WHERE t.name = coalesce(tenant, nullif(current_setting('howdah.tenant', true), ''), 'default');
         IF task_id IS NOT NULL THEN
             RETURN task_id;
         END IF;
