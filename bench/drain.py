@@ -1,7 +1,8 @@
 """How fast worker processes drain a backlog, against bare SQL in the same sitting.
 
 For each kind of target: `noop` is an async handler that does nothing, `plain` a
-function that runs in threads, `callback` an HTTP request to a local receiver.
+function that runs in threads, `callback` an HTTP request to a local receiver, which
+answers after `--delay` seconds.
 """
 
 from __future__ import annotations
@@ -66,10 +67,12 @@ def series(
     return result, rates[-1] / rates[0]
 
 
-def measure(rig: Rig, kind: str, count: int, workers: int, concurrency: int) -> dict[str, float]:
-    """Drain `count` tasks of a kind."""
+def measure(
+    rig: Rig, kind: str, count: int, *, workers: int = 1, concurrency: int = 100, delay_s: float = 0.0
+) -> dict[str, float]:
+    """Drain `count` tasks of a kind; callbacks are answered after a delay."""
     with contextlib.ExitStack() as held:
-        url = f"http://127.0.0.1:{held.enter_context(receiver())}/hook" if kind == "callback" else None
+        url = f"http://127.0.0.1:{held.enter_context(receiver(delay_s))}/hook" if kind == "callback" else None
         rig.fill(count, handler=f"bench.{kind}", url=url)
         costs = drain(
             rig,
@@ -94,13 +97,13 @@ def receiver(delay_s: float = 0.0) -> Iterator[int]:
             process.terminate()
 
 
-def compare(rig: Rig, kinds: list[str], count: int, reps: int, workers: int, concurrency: int) -> dict[str, Any]:
+def compare(rig: Rig, kinds: list[str], count: int, reps: int, **how: Any) -> dict[str, Any]:
     """Measure each kind in turn with bare SQL, `reps` times; the round of the middle ratio counts."""
     rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(reps):
         bare = best(rig, count)
         for kind, made in rounds.items():
-            costs = measure(rig, kind, count // FEWER[kind], workers, concurrency)
+            costs = measure(rig, kind, count // FEWER[kind], **how)
             made.append({"bare_sql_per_s": bare, **costs, "ratio": costs["per_s"] / bare})
     result: dict[str, Any] = {}
     for kind, made in rounds.items():
@@ -110,8 +113,18 @@ def compare(rig: Rig, kinds: list[str], count: int, reps: int, workers: int, con
 
 
 if __name__ == "__main__":
-    arguments = parser(__doc__ or "", n=100_000, reps=3, kinds="noop,plain,callback", workers=1, concurrency=100)
+    arguments = parser(
+        __doc__ or "", n=100_000, reps=3, kinds="noop,plain,callback", workers=1, concurrency=100, delay=0.0
+    )
     given = arguments.parse_args()
     with open_rig(given.url) as opened:
-        figures = compare(opened, given.kinds.split(","), given.n, given.reps, given.workers, given.concurrency)
+        figures = compare(
+            opened,
+            given.kinds.split(","),
+            given.n,
+            given.reps,
+            workers=given.workers,
+            concurrency=given.concurrency,
+            delay_s=given.delay,
+        )
     report(figures, as_json=given.json)

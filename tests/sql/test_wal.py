@@ -2,7 +2,8 @@
 
 EXPLAIN counts the bytes of one statement, so other tests on the server do not matter. A page
 that a checkpoint has just written is logged whole at its next change; such a batch is left
-out, so that the figures are the same on any machine: on PostgreSQL 15, 17 and 18, claims write 458 to 477 bytes a run, finishes 298 to 300.
+out, so that the figures are the same on any machine: on PostgreSQL 15, 17 and 18, claims
+write 458 to 477 bytes a run, finishes 298 to 300.
 """
 
 from __future__ import annotations
