@@ -47,7 +47,6 @@ from howdah_worker.drain import drain
 from howdah_worker.executor import Executor
 from howdah_worker.finisher import Finisher
 from howdah_worker.lease_keeper import LeaseKeeper
-from howdah_worker.open_files import raise_limit
 from howdah_worker.run_context import Surroundings
 from howdah_worker.tally import TallySheet
 from howdah_worker.transaction import Transactions
@@ -87,7 +86,6 @@ async def serve(service: Service) -> None:
     settings, stop = service.settings, service.stopping
     registry = load_handlers(settings.handlers)
     garbage.tune()
-    _logger.info("open_files_limited", extra={"fields": {"count_max": raise_limit()}})
     clock = DatabaseClock()
     refuse_read_only_at = time.monotonic() + READ_ONLY_S_MAX
     report = await retry_forever(

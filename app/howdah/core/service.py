@@ -29,6 +29,7 @@ import uvloop
 from howdah.core import log, signals
 from howdah.core.errors import HandlerImportFailed, LoopFailed, ProcessFailed, SettingInvalid, StartRefused, Stopped
 from howdah.core.health import HealthServer, Readiness
+from howdah.core.open_files import raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -140,7 +141,12 @@ async def _serve(main: Callable[[Service], Awaitable[None]], settings: Settings,
     service = Service(settings, process)
     health = HealthServer(service.readiness)
     signals.hear(_SIGNALS, service.on_signal)
-    fields = {"version": version("howdah"), "python": platform.python_version(), "settings": repr(settings)}
+    fields = {
+        "version": version("howdah"),
+        "python": platform.python_version(),
+        "open_files_max": raise_limit(),
+        "settings": repr(settings),
+    }
     _logger.info("process_started", extra={"fields": fields})
     try:
         if settings.metrics_port is not None:

@@ -13,8 +13,8 @@ OPEN_FILES_MAX: Final = 65_536
 def raise_limit() -> int:
     """Raise the soft limit of open files to the hard one, at most to `OPEN_FILES_MAX`; return what it is then.
 
-    The usual soft limit of 1,024 is kept low for programs that use select(); each
-    callback under way needs a socket, and so may each handler.
+    The usual soft limit of 1,024 is kept low for programs that use select(); each callback
+    under way needs a socket, so may each handler, and so does each client of the API.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
