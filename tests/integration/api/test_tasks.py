@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import datetime
+from itertools import product
 
 import psycopg
 import pytest
@@ -272,6 +273,33 @@ async def test_batch_stores_the_good_and_names_the_bad(api: Api) -> None:
     ]
     stored = [result["task"]["id"] for result in results if "task" in result]
     assert [str(task_id) for (task_id,) in await api.sql("SELECT id FROM howdah.tasks ORDER BY id")] == stored
+
+
+async def test_plain_batch_is_answered_as_it_is_stored(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of many kinds, with and without payload, go the short way, and GET shows what the answer said."""
+    for queue in ("q", "r"):
+        await api.create(queue=queue)
+    monkeypatch.setattr(api.backend.tasks, "enqueue", None)  # Nothing can go the long way.
+    header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    own = "00-11111111111111111111111111111111-2222222222222222-00"
+    tasks = [
+        {
+            **TASK,
+            "queue": queue,
+            "priority": priority,
+            **({} if trace is None else {"traceparent": trace, "payload": n}),
+        }
+        for n, (queue, priority, trace) in enumerate(product(("q", "r"), ("low", "normal", "critical"), (None, own)))
+    ]
+    answer = await api.post("/v1/tasks/batch", {"tasks": tasks}, traceparent=header)
+    shown = [result["task"] for result in answer.json()["results"]]
+    read = [(await api.get(f"/v1/tasks/{task['id']}")).json() for task in shown]
+
+    assert read == shown
+    assert [task["traceparent"] for task in shown] == [header, own] * 6
+    assert [{name: task.get(name) for name in ("queue", "priority", "payload")} for task in shown] == [
+        {name: task.get(name) for name in ("queue", "priority", "payload")} for task in tasks
+    ]
 
 
 async def test_atomic_batch_with_a_bad_task_stores_nothing(api: Api) -> None:
