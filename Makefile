@@ -66,7 +66,7 @@ bench: setup ## Measure everything, beside bare SQL (ten minutes)
 	for name in $(BENCHES); do echo "== $$name"; .venv/bin/python bench/$$name.py || exit; done
 
 bench-big: setup ## Measure with ten million rows (half an hour, 20 GB)
-	.venv/bin/python bench/backlog.py --sizes 100000,10000000
+	.venv/bin/python bench/backlog.py --n 1000000 --sizes 100000,10000000
 	.venv/bin/python bench/retention.py --n 10000000 --seconds 60
 
 lock: ## Pin the newest allowed requirements (needs uv)

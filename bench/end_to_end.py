@@ -74,7 +74,7 @@ def measure(rig: Rig, seconds: float) -> dict[str, Any]:
     result |= readings[-1].since(readings[0])
     result |= {"slowest_tenth_per_s": min(rates), "first_tenth_per_s": rates[0], "last_tenth_per_s": rates[-1]}
     result |= {"dead_rows_max": max(dead for dead, _ in states)}
-    result |= {"runs_mb_after_a_tenth": states[1][1], "runs_mb_at_the_end": states[-1][1]}
+    result |= {f"runs_mb_after_{tenths}_tenths": states[tenths][1] for tenths in (1, 4, 7, 10)}
     result["ratio"] = result["per_s"] / result["bare_sql_per_s"]
     rig.clear()
     return result
