@@ -176,23 +176,28 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         self._attention = attention = loop.create_future()
-        loop.add_reader(conn.fileno(), self._read, conn, attention)
+        number = conn.fileno()
+        loop.add_reader(number, self._read, conn, number, attention)
         try:
             # What came behind the answer to a statement may have been received already.
-            self._read(conn, attention)
+            self._read(conn, number, attention)
             await asyncio.wait({attention}, timeout=max(0.0, deadline - time.monotonic()))
             if attention.done():
                 attention.result()
         finally:
-            loop.remove_reader(conn.fileno())
+            if not conn.closed:
+                loop.remove_reader(number)
             self._attention = None
 
-    def _read(self, conn: Connection, attention: asyncio.Future[None]) -> None:
+    def _read(self, conn: Connection, number: int, attention: asyncio.Future[None]) -> None:
         try:
             conn.pgconn.consume_input()
             while (notification := conn.pgconn.notifies()) is not None:
                 self._take(notification.extra.decode(errors="replace"))
         except Exception as error:
+            if conn.closed:
+                # libpq has closed the socket. A turn later its number may be another's, whose reader this would be.
+                asyncio.get_running_loop().remove_reader(number)
             if not attention.done():
                 attention.set_exception(error)
 

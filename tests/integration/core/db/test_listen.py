@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from unittest.mock import AsyncMock
 
 import psycopg
 import pytest
@@ -84,6 +86,33 @@ async def test_listener_reconnects_and_tells_so(database: str, conn: psycopg.Asy
         await eventually_async(lambda: heard.reset_count == 1, 5, "the listener has reconnected")
         await notify(conn, "c")
         await eventually_async(lambda: heard.words == [CatalogueChanged()], 5, "it hears again")
+
+
+async def test_listener_leaves_nothing_on_the_number_of_its_lost_socket(
+    database: str, conn: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While PostgreSQL is away, the socket that gets the number of the lost one is heard as any other."""
+    loop = asyncio.get_running_loop()
+    heard = Heard()
+    listener = heard.listener(database)
+    with contextlib.ExitStack() as opened:
+        async with running(listener):
+            assert listener._conn is not None
+            number = listener._conn.fileno()
+            monkeypatch.setattr(listen, "connect", AsyncMock(side_effect=DatabaseUnavailable("away")))
+            await conn.execute("SELECT pg_terminate_backend(%s)", [listener._conn.info.backend_pid])
+            await eventually_async(lambda: listener._conn is None, 5, "the listener has noticed")
+            pairs = [[opened.enter_context(each) for each in socket.socketpair()] for _ in range(5)]
+            [(here, there)] = [
+                (pair[place], pair[1 - place]) for pair in pairs for place in (0, 1) if pair[place].fileno() == number
+            ]
+            here.setblocking(False)
+            receiving = asyncio.create_task(loop.sock_recv(here, 5))
+            await asyncio.sleep(0)  # It waits now, and a reader of its own is on the number.
+            there.send(b"hello")
+            received = await asyncio.wait_for(receiving, 5)
+
+            assert received == b"hello"
 
 
 @pytest.mark.slow
