@@ -60,11 +60,17 @@ class HandlerThreads:
     def give(self, run: Run) -> None:
         """Have a run performed; there must be a thread free."""
         self._busy += 1
+        self._runs.put(run)
         if len(self._threads) < self._busy:
             thread = threading.Thread(target=self._work, name=f"howdah-handler_{len(self._threads)}")
-            self._threads.append(thread)
-            thread.start()
-        self._runs.put(run)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The system gives no more threads now: those that there are take the run when they can.
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
 
     def end(self) -> None:
         """Let the threads end that have nothing to do; what has not started is forgotten."""

@@ -57,20 +57,25 @@ class Performer:
 
     def _first_step(self, run: Run, context: Context) -> Ending | Awaitable[Any]:
         log.bind(run.log_fields)
-        handler = run.handler
         try:
-            if handler is None:
-                work = self._delivery.deliver(run)
-            else:
-                work = handler.function(*self._arguments(run, handler))
-                if type(work) is not CoroutineType:
-                    work = _awaited(work)
-            waits_for = work.send(None)
-        except StopIteration as end:
-            return self.ending_of(run, end.value)
+            work = self._work_of(run)
+        except BaseException as error:  # Apart: a StopIteration of the handler's own means no result.
+            return outcome.of_error(error)
+        try:
+            try:
+                waits_for = work.send(None)
+            except StopIteration as end:
+                return self.ending_of(run, end.value)
         except BaseException as error:
             return outcome.of_error(error)
         return _rest(work, waits_for, context)
+
+    def _work_of(self, run: Run) -> Coroutine[Any, Any, Any]:
+        handler = run.handler
+        if handler is None:
+            return self._delivery.deliver(run)
+        work = handler.function(*self._arguments(run, handler))
+        return work if type(work) is CoroutineType else _awaited(work)
 
     def _call(self, run: Run) -> Ending:
         log.bind(run.log_fields)

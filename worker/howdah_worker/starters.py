@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Runs that one starter starts before the event loop gets a turn: less than a millisecond of our own work.
 _SLICE: Final = 100
+# How long their handlers may have worked together when the event loop gets its turn: with more, heartbeats and
+# timeouts of all runs would wait for handlers that take 10 ms each and never wait.
+_SLICE_S: Final = 0.01
 
 
 class Starters:
@@ -102,10 +105,10 @@ class Starters:
                 break
             count += 1
             total_s += self._end(run, ending, False)
-            if task.cancelling() or _holders(task) != holders:
+            if _is_cancelled(task) or _holders(task) != holders:
                 break  # The handler has cancelled its task, or has kept it to do so: it must not be another's.
-            if self._due:
-                break  # Each of them will start one, or their slices would add up to a long turn.
+            if self._due or total_s > _SLICE_S:
+                break  # Each that is due will start one, or their slices would add up to a long turn.
         if count:
             self._plan.observe(count, total_s)
             self._are_waiting = False
@@ -114,6 +117,11 @@ class Starters:
             self._are_waiting = True
             self._on_waiting(begun[0])
         return begun
+
+
+def _is_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Tell whether the next wait of a task is to be cancelled; before Python 3.13, uncancel() does not undo that."""
+    return bool(task.cancelling() or getattr(task, "_must_cancel", False))
 
 
 def _holders(task: asyncio.Task[Any]) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import inspect
 import logging
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import howdah
@@ -134,14 +137,17 @@ async def test_task_that_a_handler_keeps_is_not_given_to_another_run(bench: Work
     assert cancelled == 20
 
 
-async def test_handler_that_cancels_itself_and_ends_hits_nobody_else(bench: Workbench) -> None:
-    """A cancellation that a handler did not live to see is not another run's."""
+@pytest.mark.parametrize("takes_back", [False, True])
+async def test_handler_that_cancels_itself_and_ends_hits_nobody_else(bench: Workbench, takes_back: bool) -> None:
+    """A cancellation that a handler did not live to see, or has taken back, is not another run's."""
 
     @howdah.handler("quit")
     async def leave(payload: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
+        if takes_back:
+            task.uncancel()
 
     @howdah.handler("wait")
     async def wait(payload: Any) -> None:
@@ -151,6 +157,73 @@ async def test_handler_that_cancels_itself_and_ends_hits_nobody_else(bench: Work
     await bench.enqueue_items([{"queue": "q", "handler": name} for name in ("quit", "wait") * 20])
 
     assert await outcomes(bench) == {"succeeded": 40}
+
+
+@dataclasses.dataclass
+class _Exhausted:
+    """A payload that cannot be made, for a reason that means "returned" elsewhere."""
+
+    def __post_init__(self) -> None:
+        next(iter(()))
+
+
+class _Number(msgspec.Struct):
+    value: int
+
+
+@pytest.mark.parametrize("kind", ["async", "waiting", "plain"])
+async def test_error_before_or_after_a_handler_fails_its_run_and_frees_its_slot(bench: Workbench, kind: str) -> None:
+    """What goes wrong while a payload is read or a result is written is the run's failure, whatever it is."""
+
+    def incomplete(payload: Any) -> _Number:
+        made = _Number(1)
+        del made.value
+        return made
+
+    async def incomplete_async(payload: Any) -> _Number:
+        return incomplete(payload)
+
+    async def incomplete_later(payload: Any) -> _Number:
+        await asyncio.sleep(0)
+        return incomplete(payload)
+
+    howdah.handler("result")({"async": incomplete_async, "waiting": incomplete_later, "plain": incomplete}[kind])
+
+    @howdah.handler("payload")
+    async def read(payload: _Exhausted) -> None:
+        """Never called."""
+
+    await bench.start(concurrency=2)
+    names = ("result", "payload") * 5
+    await bench.enqueue_items(
+        [{"queue": "q", "handler": name, "payload": {}, "retry": {"max_attempts": 1}} for name in names]
+    )
+
+    assert await outcomes(bench) == {"failed": 10}
+
+
+async def test_event_loop_gets_its_turn_between_handlers_that_work_and_never_wait(bench: Workbench) -> None:
+    """Sixty handlers that block for 20 ms each do not block the loop for more than a second in one piece."""
+    turns: list[float] = []
+
+    @howdah.handler("work")
+    async def work(payload: Any) -> None:
+        time.sleep(0.02)  # noqa: ASYNC251 - it stands for computing
+
+    async def tick() -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(0)
+            turns.append(time.monotonic() - begun)
+
+    await bench.start()
+    ticking = asyncio.create_task(tick())
+    await bench.enqueue("work", count=60)
+    ended = await outcomes(bench)
+    ticking.cancel()
+
+    assert ended["succeeded"] == 60
+    assert max(turns) < 0.6
 
 
 @pytest.mark.parametrize("kind", ["async", "waiting", "plain"])

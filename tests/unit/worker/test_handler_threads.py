@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from howdah_worker.handler_threads import HandlerThreads
 from tests.fix_wait import eventually_async
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Told:
@@ -98,3 +101,26 @@ async def test_end_forgets_what_no_thread_has_begun() -> None:
     threads._threads[0].join(10)
 
     assert begun == [first]
+
+
+async def test_run_waits_for_a_thread_where_the_system_gives_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs for which only one thread can be had are performed by it, one after the other."""
+    told = Told()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    threads = HandlerThreads(2, asyncio.get_running_loop(), lambda run: None, told)  # type: ignore[arg-type,return-value]
+    runs: list[Any] = ["a", "b"]
+    for run in runs:
+        threads.give(run)
+    await eventually_async(lambda: sorted(told.runs) == runs, 10, "both are performed")
+    threads.end()
+
+    assert threads.free == 2
