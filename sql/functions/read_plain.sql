@@ -10,9 +10,12 @@ BEGIN
     IF position('\u' IN items::text) > 0 AND items::text ~ '\\u(0000|[dD][89a-fA-F])' THEN
         RETURN;
     END IF;
-    -- One look at all keys; what is no object counts as one with a key that tasks do not have.
+    -- One look at all keys; what is no object counts as one with a key that tasks do not have. More than one queue
+    -- and one handler for each item are keys that come twice, of which the first may be the one to refuse.
     IF NOT (
-        SELECT coalesce(bool_and(f.name IN ('queue', 'handler', 'payload')), false)
+        SELECT
+            coalesce(bool_and(f.name IN ('queue', 'handler', 'payload')), false)
+            AND count(*) FILTER (WHERE f.name <> 'payload') = 2 * json_array_length(items)
         FROM (
             SELECT json_object_keys(CASE json_typeof(i.value) WHEN 'object' THEN i.value ELSE '{"": 0}' END) AS name
             FROM json_array_elements(items) AS i (value)

@@ -113,6 +113,7 @@ async def test_refused_item_is_refused_beside_plain_ones(conn: Connection) -> No
         ['{"queue": "q", "handler": "h"}', "[]"],
         ['{"queue": "q", "handler": "h"}', '"queue"'],
         ['{"queue": "q", "handler": "h", "": 1}'],
+        ['{"handler": null, "queue": "q", "handler": "h"}'],
         ['{"queue": "q", "handler": "h", "payload": "\\u0000"}'],
         ['{"queue": "q", "handler": "h", "\\udc00": 1}'],
         *([item] for item in ACCEPTED[3:]),

@@ -5,7 +5,8 @@
 -- returns: queue_id, priority of each lane in index order; run_at of its first run, which may be far ahead.
 -- index: runs_ready_idx
 -- The horizon is checked in the index: entries of runs that have gone, which an open snapshot keeps, cost no look at
--- the table.
+-- the table. They cost a step through the index, though, and so do runs that wait and are older: 28 to 64 ms were seen
+-- for a million of them in one lane. (To find the next lane without the horizon would look at each run that has gone.)
 WITH RECURSIVE lane AS (
     (
         SELECT r.queue_id, r.priority, r.run_at, 1 AS ordinal
