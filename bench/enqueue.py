@@ -95,10 +95,10 @@ def over_http(rig: Rig, api: Api, message: bytes, connections: int, seconds: flo
         meter = Meter(conn, [api.pid])
         before = meter.read()
         run = load(api.port, message, connections, seconds)
-        costs = meter.read().since(before, sum(run["statuses"].values()) * batch)
+        count = sum(run["statuses"].values()) * batch
+        costs = meter.read().since(before, count)
     if set(run["statuses"]) - {"200", "201"} or run["lost"]:
         raise SystemExit(f"answers were {run['statuses']}, {run['lost']} connections were lost")
-    count = sum(run["statuses"].values()) * batch
     return {
         **costs,
         "per_s": run["per_s"] * batch,

@@ -161,8 +161,7 @@ class _Batch:
                 self.recorded.refused.append((report.key, outcome))
 
     async def _complete(self, part: Sequence[Report]) -> None:
-        _, parameters = self._runs.complete(part)
-        cursor = await self._runs.completing.execute(self._conn, parameters)
+        cursor = await self._runs.complete_on(self._conn, part)
         if cursor.rowcount != len(part):
             self._miss(part, {(row[0], row[1]) for row in await cursor.fetchall()})
 

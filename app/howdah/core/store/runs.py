@@ -41,8 +41,7 @@ class Runs:
         self._claim = KeptCursor(load("run.claim", schema))
         self._find_claimed = load("run.find_claimed", schema)
         self._complete = load("run.complete", schema)
-        # Executes what `complete` returns on an asynchronous connection.
-        self.completing = KeptCursor(self._complete)
+        self._completing = KeptCursor(self._complete)
         self._fail = load("run.fail", schema)
         self._release = load("run.release", schema)
         self._find_recorded = load("run.find_recorded", schema)
@@ -105,8 +104,11 @@ class Runs:
 
         Returns rows (task_id, lease_token) of the leases that were still held.
         """
-        columns = list(zip(*reports, strict=True))
-        return self._complete, {**_report_parameters(columns), "results": Texts(_sparse(columns[4]))}
+        return self._complete, _complete_parameters(reports)
+
+    async def complete_on(self, conn: Connection, reports: Sequence[Report]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """Execute what `complete` returns, with a cursor that is the caller's until the next time."""
+        return await self._completing.execute(conn, _complete_parameters(reports))
 
     def fail(self, reports: Sequence[Report]) -> Statement:
         """Record attempts that failed, timed out or were lost: each is re-armed, or its task given up.
@@ -183,6 +185,11 @@ def _report_parameters(columns: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         "response_bodies": Texts(_sparse(columns[7])),
         "durations_s": Float4s(columns[8]),
     }
+
+
+def _complete_parameters(reports: Sequence[Report]) -> dict[str, Any]:
+    columns = list(zip(*reports, strict=True))
+    return {**_report_parameters(columns), "results": Texts(_sparse(columns[4]))}
 
 
 def _sparse(column: tuple[Any, ...]) -> tuple[Any, ...]:
