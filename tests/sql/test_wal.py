@@ -1,9 +1,10 @@
 """What the hot statements write ahead: disks, replicas and backups carry every byte of it.
 
-EXPLAIN counts the bytes of one statement, so other tests on the server do not matter. A page
-that a checkpoint has just written is logged whole at its next change; such a batch is left
-out, so that the figures are the same on any machine: on PostgreSQL 15, 17 and 18, claims
-write 458 to 477 bytes a run, finishes 298 to 300.
+EXPLAIN counts the bytes of one statement, so other tests on the server do not matter. Only a
+page that a checkpoint has written since its last change is logged whole, and each DROP
+DATABASE of another test is a checkpoint. So a batch is claimed and finished right after it
+was stored, and one that a checkpoint met is left out: the figures are the same on any
+machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tests.fix_queue import Queue, Row
 
 BATCH: Final = 500
 BATCHES: Final = 6
+ATTEMPTS: Final = 100
 
 
 class Explained(Queue):
@@ -31,17 +33,20 @@ class Explained(Queue):
 
 async def test_claim_and_finish_of_a_run_write_less_than_their_budgets(queue: Queue) -> None:
     """A claim writes at most 490 bytes a run ahead, and its finish, history included, 310."""
-    await queue.enqueue(BATCH * BATCHES)
-    explained = Explained(queue.database, queue.admin, queue.queue_id, queue.target_id)
+    explained = Explained(queue.database, queue.admin)
     claims: list[float] = []
     finishes: list[float] = []
-    for _ in range(BATCHES):
+    for _ in range(ATTEMPTS):
+        await explained.enqueue(BATCH)
         [claim] = await explained.claim(BATCH)
         [finish] = await explained.complete(await _held(queue, claim))
-        for plan, figures in ((claim, claims), (finish, finishes)):
-            if not plan["WAL FPI"]:
-                figures.append(plan["WAL Bytes"] / BATCH)
+        if not claim["WAL FPI"] and not finish["WAL FPI"]:
+            claims.append(claim["WAL Bytes"] / BATCH)
+            finishes.append(finish["WAL Bytes"] / BATCH)
+        if len(claims) == BATCHES:
+            break
 
+    assert len(claims) == BATCHES, "a checkpoint met nearly every batch"
     assert max(claims) <= 490
     assert max(finishes) <= 310
 
