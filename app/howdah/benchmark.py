@@ -178,7 +178,7 @@ class _Bench:
             assert stored.queue_id is not None, "it was created"
             assert stored.priority is not None, "it was created"
             assert stored.run_at is not None, "it was created"
-            await lanes.notify(self._conn, [LaneReady(stored.queue_id, stored.priority, stored.run_at)])
+            await lanes.notify(self._conn, [LaneReady.at(stored.queue_id, stored.priority, stored.run_at)])
             await asyncio.sleep(spread.uniform(0.02, 0.06))
 
     async def _until_ended(self) -> None:

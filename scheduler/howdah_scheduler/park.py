@@ -235,5 +235,6 @@ def _shown(targets: dict[int, str]) -> dict[str, object]:
 def _gather(due: dict[Lane, LaneReady], lane: Lane, page: Iterable[Unparked]) -> None:
     """Keep the earliest wake-up of each lane."""
     for run in page:
-        if run.run_at is not None and (lane not in due or run.run_at < due[lane].run_at):
-            due[lane] = LaneReady(lane.queue_id, lane.priority, run.run_at)
+        if run.run_at is not None:
+            word = LaneReady.at(lane.queue_id, lane.priority, run.run_at)
+            due[lane] = min(word, due.get(lane, word))

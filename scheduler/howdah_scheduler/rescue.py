@@ -63,7 +63,7 @@ class Rescue(Chore):
         if unrescued:
             await self._defer(conn, unrescued)
         _report(rescued)
-        words = [LaneReady(run.queue_id, run.priority, run.run_at) for run in rescued if run.run_at is not None]
+        words = [LaneReady.at(run.queue_id, run.priority, run.run_at) for run in rescued if run.run_at is not None]
         return Round(next_in_s=0 if len(expired) == PAGE_RUNS else INTERVAL_S, words=words)
 
     async def _hold_s(self, conn: Connection, held: Held) -> float:

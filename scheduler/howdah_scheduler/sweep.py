@@ -60,7 +60,7 @@ class Sweep(Chore):
         if seen is None:
             walk.shrink()
             return Round(next_in_s=max(INTERVAL_S_MIN, REST * walk.cost_s), state=walk.pause())
-        words = [LaneReady(lane.queue_id, lane.priority, lane.due_at) for lane in seen if lane.due_at is not None]
+        words = [LaneReady.at(lane.queue_id, lane.priority, lane.due_at) for lane in seen if lane.due_at is not None]
         if len(seen) == walk.lane_count:
             return Round(next_in_s=0, state=walk.go_on(seen[-1].lane), words=words)
         return Round(next_in_s=max(INTERVAL_S_MIN, REST * walk.cost_s), state={}, words=words)

@@ -15,12 +15,12 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from howdah.core import metrics
 from howdah.core.backoff import retry_forever
+from howdah.core.db.arrays import instant_us
 from howdah.core.model import ClaimedRun, LaneKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
@@ -48,9 +48,6 @@ _POLL_S_MAX: Final = 30.0
 # What a peek looks for. Whatever is due later is seen by a later poll, in time.
 _PEEK_AHEAD_S: Final = 2 * _POLL_S_MAX
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_EPOCH_S: Final = _EPOCH.timestamp()
-_MICROSECOND: Final = timedelta(microseconds=1)
 _RUN_AT, _TIMEOUT_S, _DEADLINE_AT = map(ClaimedRun._fields.index, ("run_at", "timeout_s", "deadline_at"))
 
 _logger = logging.getLogger(__name__)
@@ -297,12 +294,13 @@ class Claimer:
         if not self._catalogue.is_known(word.queue_id):
             self._catalogue.want_refresh()
             return
-        microseconds = (word.run_at - _EPOCH) // _MICROSECOND
+        run_at = instant_us(word.run_at_us)
+        lane = LaneKey(word.queue_id, word.priority)
         # What was made ready just now must not seem to lie ahead because our idea of the
         # database's time is a little behind: a claim that is too early costs less than a wait.
         now = self._now() + int(self._clock.uncertainty_s() * 1e6)
         for source in self._sources:
-            source.book.wake(LaneKey(word.queue_id, word.priority), microseconds, now)
+            source.book.wake(lane, run_at, now)
 
     async def _sleep(self, executor: Executor) -> None:
         """Wait for news, at most until something falls due."""
@@ -320,4 +318,4 @@ class Claimer:
 
     def _now(self) -> int:
         """Return the database's time in microseconds since 2000."""
-        return int((self._clock.now_s() - _EPOCH_S) * 1e6)
+        return instant_us(int(self._clock.now_s() * 1e6))

@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from howdah.core import metrics
 from howdah.core.backoff import retry_forever
+from howdah.core.db.arrays import unix_us
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.model import LaneKey
 from howdah.core.store.reports import record
@@ -48,7 +48,6 @@ LOCKED_PAUSE_S: Final = 0.5
 DAYLESS_PAUSE_S: Final = 5.0
 # At most one message to other workers in this time, the first at once.
 NOTIFY_PAUSE_S: Final = 0.005
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(__name__)
 
@@ -243,10 +242,7 @@ class Finisher:
         _logger.warning(event, extra={"fields": {**about, **fields}})
 
     async def _notify(self) -> None:
-        words = [
-            LaneReady(lane.queue_id, lane.priority, _EPOCH + timedelta(microseconds=run_at))
-            for lane, run_at in self._words.items()
-        ]
+        words = [LaneReady(lane.queue_id, lane.priority, unix_us(run_at)) for lane, run_at in self._words.items()]
         self._words = {}
         self._notified_at = time.monotonic()
         try:

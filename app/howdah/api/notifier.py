@@ -19,6 +19,7 @@ from howdah.core.wake import AllLanes, LaneReady
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from howdah.api.database import Database
     from howdah.core.store.lanes import Lanes
@@ -39,7 +40,7 @@ class Notifier:
         """Send with `store` on a connection that `run` opens."""
         self._database = database
         self._store = store
-        self._lanes: dict[tuple[int, int], LaneReady] = {}
+        self._lanes: dict[tuple[int, int], datetime] = {}
         self._others: set[Word] = set()
         self._wanted = asyncio.Event()
 
@@ -49,8 +50,8 @@ class Notifier:
             if row.created and row.queue_id is not None and row.priority is not None and row.run_at is not None:
                 lane = (row.queue_id, row.priority)
                 known = self._lanes.get(lane)
-                if known is None or row.run_at < known.run_at:
-                    self._lanes[lane] = LaneReady(row.queue_id, row.priority, row.run_at)
+                if known is None or row.run_at < known:
+                    self._lanes[lane] = row.run_at
         if self._lanes:
             self._wanted.set()
 
@@ -68,9 +69,9 @@ class Notifier:
                     while True:
                         await self._wanted.wait()
                         self._wanted.clear()
-                        words = [*self._lanes.values(), *self._others]
-                        self._lanes, self._others = {}, set()
-                        await self._store.notify(conn, words)
+                        lanes = [LaneReady.at(*lane, run_at) for lane, run_at in self._lanes.items()]
+                        others, self._lanes, self._others = self._others, {}, set()
+                        await self._store.notify(conn, [*lanes, *others])
                         await asyncio.sleep(PAUSE_S)
             except DatabaseUnavailable as reason:
                 _log.info("wake_ups_lost", extra={"fields": {"reason": str(reason)}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -50,7 +51,8 @@ async def test_run_below_the_horizon_is_found_again(chores: Chores, queue: Queue
     [row] = await queue.sql("SELECT howdah.now() - interval '1 minute' AS horizon_at")
     above = await queue.claim(10, horizon=(row["horizon_at"], uuid.UUID(int=0)))
     _, [word] = await _round(chores, sweep, database)
-    found = await queue.claim(10, horizon=(word.run_at, uuid.UUID(int=0)))
+    word_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=word.run_at_us)
+    found = await queue.claim(10, horizon=(word_at, uuid.UUID(int=0)))
 
     assert hidden not in {run["task_id"] for run in above}
     assert (word.queue_id, word.priority) == (queue.queue_id, 1)

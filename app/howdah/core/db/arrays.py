@@ -207,6 +207,11 @@ def instant_at(instant: int) -> datetime:
     return _EPOCH + timedelta(microseconds=instant)
 
 
+def unix_us(instant: int) -> int:
+    """Turn microseconds since 2000 into those since 1970."""
+    return instant + _EPOCH_US
+
+
 def unix_s(instant: int) -> float:
     """Turn microseconds since 2000 into seconds since 1970."""
-    return (instant + _EPOCH_US) / 1e6
+    return unix_us(instant) / 1e6
