@@ -40,6 +40,7 @@ SERVER_OPTIONS = {
     "shared_buffers": "1GB",
     "max_wal_size": "4GB",
     "max_connections": "200",
+    "autovacuum_naptime": "10s",
     "shared_preload_libraries": "pg_stat_statements",
 }
 # About 100 bytes, as the peers' payloads in published comparisons are.

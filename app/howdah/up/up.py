@@ -128,7 +128,10 @@ class Up:
         if "HOWDAH_DATABASE_URL" not in environment:
             self._server = EmbeddedPostgres(
                 self._data.path,
-                options={"max_connections": str(_CONNECTIONS + _CONNECTIONS_PER_WORKER * self._worker_count)},
+                options={
+                    "max_connections": str(_CONNECTIONS + _CONNECTIONS_PER_WORKER * self._worker_count),
+                    "autovacuum_naptime": "10s",
+                },
             )
             self._start_server()
             self._stack.callback(self._stop_server)
