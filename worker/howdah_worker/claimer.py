@@ -60,6 +60,12 @@ class _Source:
     in_threads: bool
     book: LaneBook
     target_ids: list[int]
+    look_by: float = 0.0
+    """Monotonic instant from which a look at lanes that are not ready goes before claims."""
+
+    def wants(self, executor: Executor) -> bool:
+        """Tell whether there is room for what is claimed from here."""
+        return bool(self.target_ids) and executor.want(in_threads=self.in_threads) > 0
 
 
 class Claimer:
@@ -185,16 +191,28 @@ class Claimer:
                     source.book.doubt()
             did_something = False
             for source in self._sources:
-                if source.target_ids and executor.want(in_threads=source.in_threads):
+                if source.wants(executor):
                     did_something |= await self._serve(conn, source, executor)
         return did_something
 
     async def _serve(self, conn: Connection, source: _Source, executor: Executor) -> bool:
-        """Claim from ready lanes, or else look for lanes that have work; False if there is nothing to look at."""
+        """Claim from ready lanes, or else look for lanes that have work; False if there is neither.
+
+        While one lane has a backlog it is always ready, and what falls due in others would never be looked
+        for; so once a second a look comes first.
+        """
         now = self._now()
-        if source.book.has_ready(now):
+        has_ready = source.book.has_ready(now)
+        if not has_ready or time.monotonic() >= source.look_by:
+            source.look_by = time.monotonic() + POLL_S
+            if await self._look(conn, source, now):
+                return True
+        if has_ready:
             await self._claim(conn, source, executor)
-            return True
+        return has_ready
+
+    async def _look(self, conn: Connection, source: _Source, now: int) -> bool:
+        """Look for lanes that have work, a page of them; False if all is known."""
         begun = time.monotonic()
         if (page := source.book.survey(now)) is not None:
             found = await self._lanes.survey(conn, page.after, page.horizon_run_at)
@@ -305,9 +323,10 @@ class Claimer:
     async def _sleep(self, executor: Executor) -> None:
         """Wait for news, at most until something falls due."""
         wake_at = time.monotonic() + self._catalogue.due_in_s()
-        if any(source.target_ids and executor.want(in_threads=source.in_threads) for source in self._sources):
+        # Of a source without room nothing is looked at before there is some, which is news.
+        if sources := [source for source in self._sources if source.wants(executor)]:
             wake_at = min(wake_at, self._poll_at)
-            dues = [due for source in self._sources if (due := source.book.next_due()) is not None]
+            dues = [due for source in sources if (due := source.book.next_due()) is not None]
             if dues:
                 wake_at = min(wake_at, time.monotonic() + (min(dues) - self._now()) / 1e6)
         timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - time.monotonic()), self._news.set)

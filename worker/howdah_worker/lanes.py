@@ -176,6 +176,9 @@ class LaneBook:
             else:
                 self._unsure[key] = lane
                 self._peek_at = 0
+                if run_at > page.begun_at:
+                    # For another worker, maybe; but where other lanes are always ready a peek may be long in coming.
+                    self._set_due(lane, run_at, page.begun_at)
         self._survey.turn(page, None if is_last else found[-1][0])
 
     def wake(self, key: LaneKey, run_at: int, now: int) -> None:
