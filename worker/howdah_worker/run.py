@@ -55,7 +55,8 @@ class Run:
     """The row of a claim, and what happened to it here.
 
     Everything is changed on the event loop only, except `renewed_at` and
-    `stage` (once, to GONE), which the keeper's thread sets too.
+    `stage` (once, to GONE), which the keeper's thread sets too, and `stage` and
+    `report` of a run whose success its own thread has recorded.
 
     Attributes:
         token: The lease token.

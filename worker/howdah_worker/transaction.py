@@ -57,7 +57,8 @@ class Transactions:
                 report = _success(run)
                 if not await complete_in_transaction(conn, self._runs, report):
                     raise _lost(run)
-            self._recorded(run, report)
+            if _record(run, report):
+                self._on_recorded(run)
 
     @contextlib.contextmanager
     def _block_sync(self, run: Run) -> Iterator[Any]:
@@ -68,13 +69,9 @@ class Transactions:
                 report = _success(run)
                 if not complete_in_transaction_sync(conn, self._runs, report):
                     raise _lost(run)
-            self._loop.call_soon_threadsafe(self._recorded, run, report)
-
-    def _recorded(self, run: Run, report: Report) -> None:
-        if run.stage is Stage.RUNNING:
-            run.stage = Stage.REPORTED
-            run.report = report
-            self._on_recorded(run)
+            # Here, and not on the event loop: the end of this thread's work may overtake a message to it.
+            if _record(run, report):
+                self._loop.call_soon_threadsafe(self._on_recorded, run)
 
 
 class RunTransaction:
@@ -113,6 +110,15 @@ class RunTransaction:
 def _refuse_recorded(run: Run) -> None:
     if run.stage is not Stage.RUNNING:
         raise TransactionUnavailable("the outcome of this run is recorded already; a run has one transaction")
+
+
+def _record(run: Run, report: Report) -> bool:
+    """Take note that the run's success is recorded; False if its end was taken note of before."""
+    if run.stage is not Stage.RUNNING:
+        return False
+    run.report = report
+    run.stage = Stage.REPORTED
+    return True
 
 
 def _success(run: Run) -> Report:
