@@ -64,6 +64,23 @@ def test_sound_batch_of_flat_tasks_is_read_at_once(payload: str) -> None:
     assert read_all == ([(TaskCreate("q", "h", priority="low", delay="5m"), payload.encode())] * 3, False)
 
 
+def test_depth_of_a_batch_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand payloads full of brackets, a look at each would hold all other requests up for seconds."""
+    looks: list[int] = []
+    is_deeper = bodies._is_deeper
+
+    def look(body: bytes, depth_max: int) -> bool:
+        looks.append(len(body))
+        return is_deeper(body, depth_max)
+
+    monkeypatch.setattr(bodies, "_is_deeper", look)
+    tasks = [f'{{"queue": "q", "handler": "h", "payload": [{",".join(["[]"] * 100)}]}}'] * 50
+    items, _ = bodies.read_batch(f'{{"tasks": [{",".join(tasks)}]}}'.encode(), BYTES_MAX, CLOSED)
+
+    assert len(items) == 50
+    assert len(looks) == 1
+
+
 def test_payload_null_of_a_batch_is_no_payload() -> None:
     """As everywhere."""
     [item], _ = bodies.read_batch(
