@@ -39,16 +39,17 @@ BEGIN
         SELECT DISTINCT ON (i.kind) i.kind, i.queue, i.handler FROM item AS i ORDER BY i.kind
     )
     SELECT
-        n.queues, n.handlers, array_agg(i.kind ORDER BY i.ordinal),
+        (
+            SELECT array_agg(CASE json_typeof(n.queue) WHEN 'string' THEN n.queue #>> '{}' END ORDER BY n.kind)
+            FROM name AS n
+        ),
+        (
+            SELECT array_agg(CASE json_typeof(n.handler) WHEN 'string' THEN n.handler #>> '{}' END ORDER BY n.kind)
+            FROM name AS n
+        ),
+        array_agg(i.kind ORDER BY i.ordinal),
         array_agg(CASE WHEN json_typeof(i.payload) <> 'null' THEN i.payload END ORDER BY i.ordinal)
-    FROM item AS i
-    CROSS JOIN (
-        SELECT
-            array_agg(CASE json_typeof(n.queue) WHEN 'string' THEN n.queue #>> '{}' END ORDER BY n.kind) AS queues,
-            array_agg(CASE json_typeof(n.handler) WHEN 'string' THEN n.handler #>> '{}' END ORDER BY n.kind) AS handlers
-        FROM name AS n
-    ) AS n
-    GROUP BY n.queues, n.handlers;
+    FROM item AS i;
 END
 $$;
 COMMENT ON FUNCTION howdah.read_plain(json) IS 'Internal: tasks out of JSON, if they have no field but queue, handler and payload.';
