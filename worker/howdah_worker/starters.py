@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,22 +61,37 @@ class Starters:
         self._on_waiting = on_waiting
         self._end = end
         self._on_room = on_room
-        self._due = 0
+        self._due: set[asyncio.Task[None]] = set()
+        # How long starters have worked in this turn of the event loop, and whether some were put off to the next.
+        self._turn_s = 0.0
+        self._is_put_off = False
         # The handler started last has waited; so will those that follow, most likely, and each needs a starter.
         self._are_waiting = False
 
     def need(self, count: int) -> None:
-        """Make starters for so many runs, in the next turn of the event loop."""
-        for _ in range(self._due, count if self._are_waiting else min(count, 1)):
-            self._due += 1
-            self._loop.create_task(self._serve())
+        """Make starters for so many runs, or for as many as one turn may start, in the next turn of the event loop."""
+        for _ in range(len(self._due), min(count, _SLICE if self._are_waiting else 1)):
+            task = self._loop.create_task(self._serve())
+            self._due.add(task)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """See that another starter is made for one that was cancelled before it began."""
+        if task in self._due:
+            self._due.remove(task)
+            self._on_room()
 
     async def _serve(self) -> None:
         """Start runs one after another; from the first on whose handler waits, this is the task of that run alone."""
-        self._due -= 1
         task = asyncio.current_task()
         assert task is not None
-        if (begun := self._start_until_one_waits(task)) is not None:
+        self._due.remove(task)
+        if self._is_turn_over():
+            return
+        started_at = time.monotonic()
+        begun = self._start_until_one_waits(task)
+        self._turn_s += time.monotonic() - started_at
+        if begun is not None:
             run, rest = begun
             is_interrupted = False
             try:
@@ -89,6 +105,19 @@ class Starters:
                 ending = outcome.of_error(error)
             self._plan.observe(1, self._end(run, ending, is_interrupted))
         self._on_room()
+
+    def _is_turn_over(self) -> bool:
+        """Tell whether starters have worked for so long that others get their turn first; they go on in the next."""
+        if self._turn_s == 0.0:
+            self._loop.call_soon(self._begin_turn)
+        self._is_put_off |= self._turn_s > _SLICE_S
+        return self._is_put_off
+
+    def _begin_turn(self) -> None:
+        self._turn_s = 0.0
+        if self._is_put_off:
+            self._is_put_off = False
+            self._on_room()
 
     def _start_until_one_waits(self, task: asyncio.Task[Any]) -> tuple[Run, Awaitable[Any]] | None:
         """Start runs in `task`; returns the first whose handler waits, with the rest of it, if there is one."""
