@@ -13,6 +13,9 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from howdah_worker.outcome import RELEASED
+from howdah_worker.run import RUNNING
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
@@ -63,13 +66,10 @@ class HandlerThreads:
         self._runs.put(run)
         if len(self._threads) < self._busy:
             thread = threading.Thread(target=self._work, name=f"howdah-handler_{len(self._threads)}")
-            try:
+            # The system may give no more threads now: those that there are take the run when they can, or one
+            # that can be started later.
+            with contextlib.suppress(RuntimeError):
                 thread.start()
-            except RuntimeError:
-                # The system gives no more threads now: those that there are take the run when they can.
-                if not self._threads:
-                    raise
-            else:
                 self._threads.append(thread)
 
     def end(self) -> None:
@@ -84,7 +84,8 @@ class HandlerThreads:
 
     def _work(self) -> None:
         while (run := self._runs.get()) is not None:
-            self._ended.append((run, self._perform(run)))
+            # Its timeout may have come while it waited for a thread: its outcome is recorded then.
+            self._ended.append((run, self._perform(run) if run.stage is RUNNING else RELEASED))
             del run  # Waiting for the next, a thread keeps nothing of the last alive.
             # First added, then asked; told off first, then taken: so none is missed.
             if not self._is_told:

@@ -49,6 +49,7 @@ class Ending(NamedTuple):
 
 SUCCEEDED: Final = Ending("succeeded")
 RELEASED: Final = Ending("released")
+UNREADABLE: Final = Ending("failed", error=b'{"type": "error_unreadable", "message": "what was raised cannot be read"}')
 
 
 def of_result(result: object) -> Ending:
@@ -62,10 +63,18 @@ def of_result(result: object) -> Ending:
 
 
 def of_error(error: BaseException) -> Ending:
-    """Turn what a handler raised into an ending.
+    """Turn what a handler raised into an ending; never raises.
 
     The traceback begins at the handler; our own frames above it are left out.
     """
+    try:
+        return _of_error(error)
+    except BaseException:
+        # No memory, or an exception whose parts raise in turn: a run without an ending would keep its slot for ever.
+        return UNREADABLE
+
+
+def _of_error(error: BaseException) -> Ending:
     if isinstance(error, PayloadMismatch):
         return Ending("failed", error=_error("payload_mismatch", str(error)), retryable=False)
     trace = "".join(traceback.format_exception(type(error), error, _handler_trace(error)))

@@ -83,6 +83,17 @@ def test_exception_whose_message_raises_is_recorded_all_the_same() -> None:
     assert "RuntimeError" in error_of(outcome.of_error(raised(Broken())))["message"]
 
 
+def test_exception_that_cannot_be_looked_at_is_a_failure_all_the_same() -> None:
+    """A run without an ending would keep its slot for ever."""
+
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    assert outcome.of_error(raised(Hostile())) is outcome.UNREADABLE
+    assert error_of(outcome.UNREADABLE)["type"] == "error_unreadable"
+
+
 @given(st.text(max_size=20_000))
 def test_any_message_becomes_text_that_postgresql_stores(message: str) -> None:
     """Whatever a message holds, the stored error is valid UTF-8 JSON of bounded size without NUL."""
