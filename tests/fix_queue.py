@@ -121,6 +121,9 @@ class Queue:
         retryable: bool = True,
         retry_in_s: float | None = None,
         counts_crash: bool = True,
+        is_decided: bool = False,
+        error_type: str = "test",
+        response_status: int | None = None,
         conn: psycopg.AsyncConnection[Row] | None = None,
     ) -> list[Row]:
         """Report attempts as not succeeded; returns those that were still held, with what became of them."""
@@ -133,8 +136,9 @@ class Queue:
             retryable=[retryable] * count,
             retry_ins_s=[retry_in_s] * count,
             counts_crash=[counts_crash] * count,
-            errors=[json.dumps({"type": "test", "message": "it failed"})] * count,
-            response_statuses=[None] * count,
+            is_decided=[is_decided] * count,
+            errors=[json.dumps({"type": error_type, "message": "it failed"})] * count,
+            response_statuses=[response_status] * count,
             response_bodies=[None] * count,
             durations_s=[0.1] * count,
         )

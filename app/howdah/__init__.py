@@ -1,23 +1,30 @@
 """Howdah: a job queue service that rides on PostgreSQL.
 
 What handlers need: `howdah.handler` declares one, `howdah.Context` is what it is
-given, `howdah.LeaseLost` is what a transaction of it may raise. Names are loaded
-on first use, so importing the package costs nothing and pulls in no server.
+given, `howdah.LeaseLost` is what a transaction of it may raise, and `RetryAfter`,
+`Snooze`, `GiveUp` and `Cancel` are what it may decide about its task. Names are
+loaded on first use, so importing the package costs nothing and pulls in no server.
 """
 
 from typing import TYPE_CHECKING
 
-__all__ = ["Context", "LeaseLost", "__version__", "handler"]
+__all__ = ["Cancel", "Context", "GiveUp", "LeaseLost", "RetryAfter", "Snooze", "__version__", "handler"]
 
 if TYPE_CHECKING:
     from howdah.context import Context
+    from howdah.core.decisions import Cancel, GiveUp, RetryAfter, Snooze
     from howdah.core.errors import LeaseLost
     from howdah.handlers import handler
 
     __version__: str
 else:
     # Under TYPE_CHECKING type checkers would accept any misspelt name.
-    _HOMES = {"handler": "howdah.handlers", "Context": "howdah.context", "LeaseLost": "howdah.core.errors"}
+    _HOMES = {
+        "handler": "howdah.handlers",
+        "Context": "howdah.context",
+        "LeaseLost": "howdah.core.errors",
+        **dict.fromkeys(("Cancel", "GiveUp", "RetryAfter", "Snooze"), "howdah.core.decisions"),
+    }
 
     def __getattr__(name):
         """Load a public name on its first use."""

@@ -6,7 +6,8 @@
         assert howdah.testing.run(welcome, {"name": "Ann"}) == "Hello Ann"
 
 The payload goes through JSON and the handler's annotation as in production, the
-result must have a JSON form, and exceptions of the handler come out unchanged.
+result must have a JSON form, and exceptions of the handler come out unchanged, so do
+its decisions (`howdah.Snooze` and the like), raised or returned.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 import msgspec
 
 from howdah.core import ids, log
+from howdah.core.decisions import Decision
 from howdah.core.errors import TransactionUnavailable
 from howdah.handlers import REGISTRY, Handler, build, encode_result
 
@@ -141,8 +143,7 @@ def run(
             raise RuntimeError("an event loop is running here: use `await howdah.testing.run_async(...)`")
     else:
         result = found.call(arguments)
-    encode_result(result)
-    return result
+    return _checked(result)
 
 
 async def run_async(
@@ -160,7 +161,13 @@ async def run_async(
         result = await found.call(arguments)
     else:
         result = await asyncio.to_thread(found.call, arguments)
-    encode_result(result)
+    return _checked(result)
+
+
+def _checked(result: Any) -> Any:
+    """Refuse what could not be stored; a decision about the task is not stored as it is."""
+    if not isinstance(result, Decision):
+        encode_result(result)
     return result
 
 

@@ -9,13 +9,16 @@ DECLARE
     field text;
     seconds double precision;
     delay jsonb;
+    item jsonb;
     position integer := 0;
 BEGIN
     IF jsonb_typeof(policy) <> 'object' THEN
         RETURN '/retry must be an object';
     END IF;
     FOR field IN SELECT k.key FROM jsonb_object_keys(policy) AS k (key) LOOP
-        IF field <> ALL (ARRAY['max_attempts', 'max_age', 'backoff', 'initial', 'max', 'factor', 'jitter', 'list']) THEN
+        IF field <> ALL (ARRAY[
+            'max_attempts', 'max_age', 'backoff', 'initial', 'max', 'factor', 'jitter', 'list', 'statuses', 'errors'
+        ]) THEN
             RETURN format('/retry/%s is not a field of a retry policy', field);
         END IF;
     END LOOP;
@@ -65,6 +68,23 @@ BEGIN
             position := position + 1;
         END LOOP;
     END IF;
+    FOREACH field IN ARRAY ARRAY['statuses', 'errors'] LOOP
+        CONTINUE WHEN NOT policy ? field;
+        IF jsonb_typeof(policy -> field) <> 'array' OR jsonb_array_length(policy -> field) NOT BETWEEN 1 AND 100 THEN
+            RETURN format('/retry/%s must be an array of 1 to 100 items', field);
+        END IF;
+        position := 0;
+        FOR item IN SELECT i.value FROM jsonb_array_elements(policy -> field) AS i (value) LOOP
+            IF field = 'statuses' AND (jsonb_typeof(item) <> 'number' OR item #>> '{}' !~ '^[1-5][0-9]{2}$') THEN
+                RETURN format('/retry/statuses/%s must be a whole number from 100 to 599', position);
+            ELSIF field = 'errors' AND (
+                jsonb_typeof(item) <> 'string' OR length(item #>> '{}') NOT BETWEEN 1 AND 200
+            ) THEN
+                RETURN format('/retry/errors/%s must be a text of 1 to 200 characters', position);
+            END IF;
+            position := position + 1;
+        END LOOP;
+    END LOOP;
     RETURN NULL;
 END
 $$;

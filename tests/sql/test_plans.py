@@ -48,6 +48,7 @@ FAIL: Final = {
     "retryable": [True] * BATCH,
     "retry_ins_s": [None] * BATCH,
     "counts_crash": [True] * BATCH,
+    "is_decided": [False] * BATCH,
 }
 # Leases that nobody holds.
 NO_LEASES: Final = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from psycopg import errors
@@ -302,6 +302,87 @@ async def test_failure_that_may_not_be_retried_is_given_up(
     [dead] = await queue.sql("SELECT reason FROM howdah.dead_letters")
 
     assert (verdict["verdict"], dead["reason"]) == ("dead", reason)
+
+
+@pytest.mark.parametrize(
+    ("retry", "report", "verdict"),
+    [
+        # By default the report's own judgement counts, which is that of the default statuses.
+        ({}, {"response_status": 404, "retryable": False}, "dead"),
+        ({"statuses": [404]}, {"response_status": 404, "retryable": False}, "retry"),
+        ({"statuses": [404]}, {"response_status": 503}, "dead"),
+        # Statuses say nothing of errors without an answer, and errors nothing of answers.
+        ({"statuses": [404]}, {"error_type": "timeout"}, "retry"),
+        ({"errors": ["timeout"]}, {"response_status": 503, "error_type": "http_status"}, "retry"),
+        ({"errors": ["timeout"]}, {"error_type": "timeout"}, "retry"),
+        ({"errors": ["timeout"]}, {"error_type": "timeout", "outcome": "timed_out"}, "retry"),
+        ({"errors": ["timeout"]}, {"error_type": "ValueError"}, "dead"),
+        # What the target or the kind of the failure has decided is not the policy's to change.
+        ({"statuses": [503]}, {"response_status": 503, "retryable": False, "is_decided": True}, "dead"),
+        ({"errors": ["timeout"]}, {"error_type": "retry_after", "is_decided": True}, "retry"),
+        ({"errors": ["timeout"]}, {"error_type": "lease_lost", "outcome": "lost", "is_decided": True}, "retry"),
+    ],
+)
+async def test_policy_names_what_is_tried_again(
+    queue: Queue, retry: dict[str, Any], report: dict[str, Any], verdict: str
+) -> None:
+    """`statuses` and `errors` replace the default rules, but for what was decided elsewhere."""
+    await queue.enqueue(retry=retry)
+    [ended] = await queue.fail(await queue.claim(), **report)
+
+    assert ended["verdict"] == verdict
+    if verdict == "dead":
+        [dead] = await queue.sql("SELECT reason FROM howdah.dead_letters")
+        assert dead["reason"] == "not_retryable"
+
+
+async def test_snooze_spends_no_attempt_and_comes_when_it_said(queue: Queue) -> None:
+    """A snoozed run waits for its delay, which no policy cuts, with all its attempts; history shows a release."""
+    [task] = await queue.enqueue(retry={"max_attempts": 1, "max": "1s"})
+    [first] = await queue.claim()
+    [verdict] = await queue.fail([first], "released", retry_in_s=3600.0, is_decided=True)
+    [run] = await queue.sql(
+        "SELECT attempt, claim_no, run_at = due_at AS is_due, "
+        "round(extract(epoch FROM run_at - howdah.now()))::int AS s FROM howdah.runs"
+    )
+
+    assert verdict["verdict"] == "retry"
+    assert run == {"attempt": 0, "claim_no": 1, "s": 3600, "is_due": True}
+    assert [(row["outcome"], row["is_final"]) for row in await queue.history()] == [("released", False)]
+    assert await queue.state(task) == "scheduled"
+
+
+async def test_snooze_beyond_max_age_is_given_up(queue: Queue) -> None:
+    """A handler that snoozes for ever does not keep its task for ever."""
+    [task] = await queue.enqueue(retry={"max_age": "1h"})
+    [verdict] = await queue.fail(await queue.claim(), "released", retry_in_s=3601.0, is_decided=True)
+    [dead] = await queue.sql("SELECT reason FROM howdah.dead_letters")
+
+    assert (verdict["verdict"], dead["reason"]) == ("dead", "age")
+    assert [(row["outcome"], row["is_final"]) for row in await queue.history()] == [("failed", True)]
+    assert await queue.state(task) == "failed"
+
+
+async def test_cancel_ends_a_snooze(queue: Queue) -> None:
+    """A cancel that was asked for while the run went on ends the task instead."""
+    [task] = await queue.enqueue()
+    runs = await queue.claim()
+    await queue.sql("SELECT howdah.cancel(%s)", task)
+    [verdict] = await queue.fail(runs, "released", retry_in_s=60.0, is_decided=True)
+
+    assert verdict["verdict"] == "cancelled"
+    assert await queue.state(task) == "cancelled"
+
+
+async def test_retry_delay_of_a_handler_is_not_cut(queue: Queue) -> None:
+    """What a handler decides is deliberate: the policy's max is for receivers that ask for too much."""
+    await queue.enqueue(retry={"max": "60s"})
+    await queue.fail(await queue.claim(), retry_in_s=3600.0, is_decided=True)
+    [run] = await queue.sql(
+        "SELECT attempt, round(extract(epoch FROM run_at - howdah.now()))::int AS s FROM howdah.runs"
+    )
+
+    assert run == {"attempt": 1, "s": 3600}
 
 
 async def test_retry_delay_asked_for_by_the_target_is_honoured_up_to_max(queue: Queue) -> None:

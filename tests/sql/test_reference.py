@@ -55,6 +55,14 @@ BAD_POLICIES: list[dict[str, Any]] = [
     {"list": ["1s"]},
     {"backoff": "list", "list": ["1s"] * 101},
     {"backoff": "list", "list": ["1s", "soon"]},
+    {"statuses": []},
+    {"statuses": [99]},
+    {"statuses": [200, 600]},
+    {"statuses": [500] * 101},
+    {"errors": []},
+    {"errors": ["x", ""]},
+    {"errors": ["x" * 201]},
+    {"errors": ["x"] * 101},
 ]
 
 

@@ -244,3 +244,17 @@ def test_public_names_exist() -> None:
     assert set(howdah.__all__) <= set(dir(howdah))
     with pytest.raises(AttributeError, match="no attribute 'Handler'"):
         howdah.Handler  # noqa: B018
+
+
+def test_run_hands_on_what_a_handler_decides() -> None:
+    """A decision comes out as the handler made it: raised or returned."""
+
+    async def snooze(payload: Any) -> howdah.Snooze:
+        return howdah.Snooze(30)
+
+    async def give_up(payload: Any) -> None:
+        raise howdah.GiveUp("no such customer")
+
+    assert howdah.testing.run(snooze).delay_s == 30
+    with pytest.raises(howdah.GiveUp, match="no such customer"):
+        howdah.testing.run(give_up)

@@ -203,7 +203,7 @@ class CallbackClient:
                 response.close()
         get = response.headers.get
         text = decode_body(body, self._response_bytes_max)
-        return Answer(response.status, get("Retry-After"), get("Location"), text)
+        return Answer(response.status, get("Retry-After"), get("Location"), text, get("Howdah-Retry"))
 
     async def _read_body(self, content: aiohttp.StreamReader, body: bytearray) -> None:
         """Read to the end or to the limit; keep one byte more than results do, so that a cut can be told."""

@@ -1,9 +1,10 @@
 """What the answer to a callback means for the task: pure rules, no network.
 
 2xx succeeds. 408, 409, 423, 425, 429, 5xx and everything that is not an answer
-is tried again. Other answers say that a repeat cannot help. Once the status
-line and headers are in, the status alone decides: a body that is cut off,
-endless or slow changes nothing.
+is tried again, unless the retry policy names other statuses or errors. Other
+answers say that a repeat cannot help, and so does `Howdah-Retry: no` with any
+failure, whatever the policy. Once the status line and headers are in, they alone
+decide: a body that is cut off, endless or slow changes nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class CallbackResult:
         error_type: Stable name of the failure; None after a success.
         error_message: One printable line for people, without path, query, header or body of the request.
         duration_s: From the start of the attempt to this result.
+        is_decided: `retryable` holds, whatever the task's retry policy says.
     """
 
     outcome: Literal["succeeded", "failed"]
@@ -66,6 +68,7 @@ class CallbackResult:
     error_type: ErrorType | None
     error_message: str | None
     duration_s: float
+    is_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,14 @@ class Answer:
         retry_after: The header of that name, as received.
         location: The header of that name, as received.
         text: The beginning of the body, ready to be stored.
+        retry: The header `Howdah-Retry`, as received.
     """
 
     status: int
     retry_after: str | None
     location: str | None
     text: str
+    retry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +105,17 @@ class Fault:
 
 def judge_fault(fault: Fault, duration_s: float) -> CallbackResult:
     """Turn the lack of an answer into a result: another attempt may help, unless the request itself is at fault."""
+    is_final = fault.type in FINAL_TYPES
     return CallbackResult(
         outcome="failed",
-        retryable=fault.type not in FINAL_TYPES,
+        retryable=not is_final,
         retry_in_s=None,
         status=None,
         response_text=None,
         error_type=fault.type,
         error_message=fault.message,
         duration_s=duration_s,
+        is_decided=is_final,
     )
 
 
@@ -135,15 +142,20 @@ def judge_answer(answer: Answer, success_statuses: Collection[int], now_s: float
             message += f"; it points to {_shown(answer.location)}"
     elif status == 410:
         error_type = "gone"
+    is_last = answer.retry is not None and answer.retry.strip().lower() == "no"
+    if is_last:
+        retryable = False
+        message += " and asked for no retry"
     return CallbackResult(
         outcome="failed",
         retryable=retryable,
-        retry_in_s=parse_retry_after(answer.retry_after, now_s) if retryable else None,
+        retry_in_s=None if is_last else parse_retry_after(answer.retry_after, now_s),
         status=status,
         response_text=answer.text,
         error_type=error_type,
         error_message=message,
         duration_s=duration_s,
+        is_decided=is_last,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from howdah.core.decisions import Cancel, Decision, GiveUp, RetryAfter, Snooze
 from howdah.core.errors import PayloadMismatch, ResultInvalid
 from howdah.handlers import encode_result
 
@@ -33,9 +34,10 @@ class Ending(NamedTuple):
         result: JSON text of what the handler returned; None for None.
         error: JSON text of type, message and traceback.
         retryable: Another attempt may help.
-        retry_in_s: Delay asked for by the target.
+        retry_in_s: Delay asked for by the target; of released, the handler snoozed.
         response_status: Of a callback's answer.
         response_body: Of a callback's answer, cut.
+        is_decided: `retryable` and `retry_in_s` hold, whatever the policy says of statuses, errors and delays.
     """
 
     outcome: str
@@ -45,6 +47,7 @@ class Ending(NamedTuple):
     retry_in_s: float | None = None
     response_status: int | None = None
     response_body: str | None = None
+    is_decided: bool = False
 
 
 SUCCEEDED: Final = Ending("succeeded")
@@ -56,6 +59,8 @@ def of_result(result: object) -> Ending:
     """Turn what a handler returned into an ending; a result that cannot be stored is a failure for good."""
     if result is None:
         return SUCCEEDED
+    if isinstance(result, Decision):
+        return of_decision(result)
     try:
         return Ending("succeeded", encode_result(result))
     except ResultInvalid as invalid:
@@ -76,9 +81,30 @@ def of_error(error: BaseException) -> Ending:
 
 def _of_error(error: BaseException) -> Ending:
     if isinstance(error, PayloadMismatch):
-        return Ending("failed", error=_error("payload_mismatch", str(error)), retryable=False)
+        return Ending("failed", error=_error("payload_mismatch", str(error)), retryable=False, is_decided=True)
+    if isinstance(error, Decision):
+        return of_decision(error)
     trace = "".join(traceback.format_exception(type(error), error, _handler_trace(error)))
     return Ending("failed", error=_error(type(error).__qualname__, _message(error), trace))
+
+
+def of_decision(decision: Decision) -> Ending:
+    """Turn what a handler decided about its task into an ending; an error that led to it is recorded too."""
+    trace = None
+    if decision.__cause__ is not None:
+        trace = "".join(traceback.format_exception(decision.__cause__))
+    match decision:
+        case Snooze():
+            return Ending("released", retry_in_s=decision.delay_s, is_decided=True)
+        case Cancel():
+            return Ending("cancelled", error=_error("cancelled", decision.reason or "the handler cancelled it", trace))
+        case RetryAfter():
+            error = _error("retry_after", decision.reason, trace)
+            return Ending("failed", error=error, retry_in_s=decision.delay_s, is_decided=True)
+        case GiveUp():
+            return Ending("failed", error=_error("gave_up", decision.reason, trace), retryable=False, is_decided=True)
+        case _:  # A class of the handler's own fails like any other exception.
+            return Ending("failed", error=_error(type(decision).__qualname__, decision.reason, trace))
 
 
 def of_callback(result: CallbackResult) -> Ending:
@@ -92,6 +118,7 @@ def of_callback(result: CallbackResult) -> Ending:
         retry_in_s=result.retry_in_s,
         response_status=result.status,
         response_body=result.response_text,
+        is_decided=result.is_decided,
     )
 
 
@@ -107,12 +134,12 @@ def cancelled(reason: str) -> Ending:
 
 def result_invalid(reason: str) -> Ending:
     """Say that what the handler returned cannot be stored; its work is done, so another attempt must not repeat it."""
-    return Ending("failed", error=_error("result_invalid", reason), retryable=False)
+    return Ending("failed", error=_error("result_invalid", reason), retryable=False, is_decided=True)
 
 
 def task_unreadable(reason: str) -> Ending:
     """Say that the task asks for something that cannot be understood; no attempt can help."""
-    return Ending("failed", error=_error("task_unreadable", reason), retryable=False)
+    return Ending("failed", error=_error("task_unreadable", reason), retryable=False, is_decided=True)
 
 
 def task_gone(retry_in_s: float) -> Ending:

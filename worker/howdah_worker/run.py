@@ -178,7 +178,7 @@ class Run:
 
     def report_of(self, ending: Ending, duration_s: float | None) -> Report:
         """Return what is to be recorded if the run ends like this."""
-        outcome, result, error, retryable, retry_in_s, status, body = ending
+        outcome, result, error, retryable, retry_in_s, status, body, is_decided = ending
         fields = (
             self.tenant_id,
             self.task_id,
@@ -192,6 +192,7 @@ class Run:
             retryable,
             retry_in_s,
             False,
+            is_decided,
         )
         # What `Report(...)` does, but for a function of Python in between: 0.2 us a run instead of 0.45.
         return tuple.__new__(Report, fields)

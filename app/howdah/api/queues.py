@@ -30,8 +30,9 @@ COUNT_MAX: Final = 10_000
 WINDOW_S: Final = 3_600.0
 
 _NAME: Final = re.compile(shapes.NAME_PATTERN)
+# Fields without a default are left out.
 _DEFAULTS: Final[dict[str, Any]] = {
-    name: value for name, value in msgspec.to_builtins(retry.DEFAULT).items() if name != "list"
+    name: value for name, value in msgspec.to_builtins(retry.DEFAULT).items() if value not in (None, [])
 }
 
 

@@ -107,6 +107,28 @@ class Retry(Struct, forbid_unknown_fields=True):
     delays: Annotated[list[Duration], Meta(description="The delays of backoff list.")] | UnsetType = msgspec.field(
         name="list", default=UNSET
     )
+    statuses: (
+        Annotated[
+            list[Annotated[int, Meta(extra_json_schema={"minimum": 100, "maximum": 599})]],
+            Meta(
+                description="Answers of a callback with another attempt, instead of 408, 409, 423, 425, 429 and 5xx; "
+                "all others are final.",
+                extra_json_schema={"minItems": 1, "maxItems": 100},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    errors: (
+        Annotated[
+            list[Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]],
+            Meta(
+                description="Types of errors that have another attempt, as the runs show them: names of exceptions, "
+                "timed_out, or without an answer to a callback timeout, connect_failed, …; all others are final.",
+                extra_json_schema={"minItems": 1, "maxItems": 100},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class TaskCreate(Struct, forbid_unknown_fields=True):

@@ -56,8 +56,9 @@ class Report(NamedTuple):
         response_body: Of a callback's answer, cut.
         duration_s: By the worker's monotonic clock; None if it never started.
         retryable: Only of failed, timed_out and lost: another attempt may help.
-        retry_in_s: Delay asked for by the target.
+        retry_in_s: Delay asked for by the target; of released, the handler snoozed.
         counts_crash: Only of lost.
+        is_decided: `retryable` and `retry_in_s` hold, whatever the retry policy says.
     """
 
     tenant_id: int
@@ -72,6 +73,7 @@ class Report(NamedTuple):
     retryable: bool
     retry_in_s: float | None
     counts_crash: bool
+    is_decided: bool
 
     @property
     def key(self) -> LeaseKey:

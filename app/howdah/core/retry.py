@@ -21,6 +21,8 @@ MAX_AGE_S_MIN: Final = 1.0
 MAX_AGE_S_MAX: Final = 366 * 86_400.0
 FACTOR_MAX: Final = 100.0
 DELAY_LIST_MAX: Final = 100
+KIND_LIST_MAX: Final = 100
+ERROR_CHARS_MAX: Final = 200
 
 Backoff = Literal["exponential", "linear", "fixed", "list"]
 
@@ -41,6 +43,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         factor: By how much `exponential` grows.
         jitter: Spreads delays evenly by up to this share either way.
         delays: The field `list`: the delays of that backoff, given with it only.
+        statuses: Answers of a callback with another attempt; all others are final. Not given:
+            408, 409, 423, 425, 429 and 5xx.
+        errors: Types of errors without an answer that have another attempt: names of exceptions, `timed_out`,
+            or of callbacks `timeout`, `connect_failed`, …; all others are final. Not given: all.
     """
 
     max_attempts: int = 4
@@ -51,6 +57,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     factor: float = 2.0
     jitter: float = 0.2
     delays: list[str] = msgspec.field(name="list", default_factory=list)
+    statuses: list[int] | None = None
+    errors: list[str] | None = None
 
 
 DEFAULT: Final = RetryPolicy()
@@ -71,6 +79,10 @@ def check(policy: RetryPolicy, pointer: str) -> list[Refused]:
     def refuse(field: str, detail: str) -> None:
         found.append(Refused("validation", f"{pointer}/{field}", detail))
 
+    def refuse_length(field: str, length: int) -> None:
+        if not 1 <= length <= KIND_LIST_MAX:
+            refuse(field, f"must have 1 to {KIND_LIST_MAX} items")
+
     if not 1 <= policy.max_attempts <= MAX_ATTEMPTS_MAX:
         refuse("max_attempts", f"must be from 1 to {MAX_ATTEMPTS_MAX}")
     if not 1 <= policy.factor <= FACTOR_MAX:
@@ -90,6 +102,16 @@ def check(policy: RetryPolicy, pointer: str) -> list[Refused]:
         refuse("list", "must be given exactly when the backoff is `list`")
     elif len(policy.delays) > DELAY_LIST_MAX:
         refuse("list", f"must have at most {DELAY_LIST_MAX} items")
+    if policy.statuses is not None:
+        refuse_length("statuses", len(policy.statuses))
+        for index, status in enumerate(policy.statuses):
+            if not 100 <= status <= 599:
+                refuse(f"statuses/{index}", "must be from 100 to 599")
+    if policy.errors is not None:
+        refuse_length("errors", len(policy.errors))
+        for index, name in enumerate(policy.errors):
+            if not 1 <= len(name) <= ERROR_CHARS_MAX:
+                refuse(f"errors/{index}", f"must have 1 to {ERROR_CHARS_MAX} characters")
     return found
 
 

@@ -125,8 +125,9 @@ MOVES: Final = frozenset(
         # A failed attempt with attempts and age left, and one without (or lost too often).
         Move(Stage.RUNNING, Stage.WAITING, "retry"),
         Move(Stage.RUNNING, Stage.FAILED, "dead_letter"),
-        # Handed back, without spending an attempt.
+        # Handed back, or put off by its handler, without spending an attempt.
         Move(Stage.RUNNING, Stage.WAITING, "release"),
+        Move(Stage.RUNNING, Stage.WAITING, "snooze"),
         # The lease ended without a word from its worker.
         Move(Stage.RUNNING, Stage.WAITING, "lost"),
         # A cancel of a running task is first noted on its run and told by the

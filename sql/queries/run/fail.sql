@@ -1,33 +1,36 @@
 -- End attempts that did not succeed: re-arm each run for its next attempt, or give its task up.
--- params: tenant_ids, task_ids, lease_tokens, outcomes (failed, timed_out or lost), retryable, retry_ins_s
---   (delay asked for by the target, or NULL), counts_crash (lost only), errors (JSON text),
+-- params: tenant_ids, task_ids, lease_tokens, outcomes (failed, timed_out, lost, or released: snoozed by its
+--   handler), retryable, retry_ins_s (delay asked for by the target, or NULL), counts_crash (lost only),
+--   is_decided (retryable and retry_ins_s hold whatever the policy says), errors (JSON text),
 --   response_statuses, response_bodies, durations_s: one element per run; an empty array stands for NULLs.
 -- returns: one row per run that was still held by its token: tenant_id, task_id, verdict retry, dead or
 --   cancelled, and the lane with the run_at of its next attempt.
 -- moves: running -> waiting (retry)
 -- moves: running -> waiting (lost)
+-- moves: running -> waiting (snooze)
 -- moves: running -> failed (dead_letter)
 -- moves: running -> cancelled (cancel)
 -- locks: runs in (tenant_id, task_id) order.
 -- index: runs_pkey, tasks_pkey
 -- The first lost lease is re-armed at once: most are restarts, not poison. A cancel that was asked for
--- ends the task instead of another attempt.
+-- ends the task instead of another attempt. A snooze spends no attempt, but age bounds it: a handler that
+-- snoozes for ever would keep its task for ever.
 -- The locking step is LATERAL and compares with IS NOT DISTINCT FROM for the reasons given in run/complete.
 -- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
 -- and 500 runs with themselves took 165 ms in one.
 WITH held AS MATERIALIZED (
     SELECT
-        i.outcome, i.retryable, i.retry_in_s, i.counts_crash, i.error, i.response_status, i.response_body, i.duration_s,
+        i.outcome, i.retryable, i.retry_in_s, i.counts_crash, i.is_decided, i.error, i.response_status, i.response_body, i.duration_s,
         run.*
     FROM (
         SELECT u.*
         FROM unnest(
             %(tenant_ids)b::integer[], %(task_ids)b::uuid[], %(lease_tokens)b::uuid[], %(outcomes)b::text[],
-            %(retryable)b::boolean[], %(retry_ins_s)b::double precision[], %(counts_crash)b::boolean[], %(errors)b::text[],
-            %(response_statuses)b::smallint[], %(response_bodies)b::text[], %(durations_s)b::real[]
+            %(retryable)b::boolean[], %(retry_ins_s)b::double precision[], %(counts_crash)b::boolean[],
+            %(is_decided)b::boolean[], %(errors)b::text[], %(response_statuses)b::smallint[], %(response_bodies)b::text[],
+            %(durations_s)b::real[]
         ) AS u (
-            tenant_id, task_id, lease_token, outcome, retryable, retry_in_s, counts_crash, error,
-            response_status, response_body, duration_s
+            tenant_id, task_id, lease_token, outcome, retryable, retry_in_s, counts_crash, is_decided, error, response_status, response_body, duration_s
         )
         ORDER BY u.tenant_id, u.task_id
     ) AS i
@@ -43,15 +46,22 @@ WITH held AS MATERIALIZED (
 judged AS MATERIALIZED (
     SELECT
         h.tenant_id, h.task_id, h.queue_id, h.target_id, h.priority, h.claim_no, h.attempt, h.worker_id, h.lease_token,
-        h.queued_at, h.claimed_at, h.outcome, h.response_status, h.response_body, h.duration_s,
+        h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body, h.duration_s,
         h.error::jsonb AS error,
         crash.count AS crashes,
         delay.seconds AS delay_s,
         CASE
             WHEN h.cancel_mode IS NOT NULL THEN 'cancelled'
-            WHEN NOT h.retryable THEN 'not_retryable'
+            WHEN NOT CASE
+                WHEN h.is_decided THEN h.retryable
+                WHEN h.response_status IS NOT NULL AND policy.fields ? 'statuses'
+                    THEN policy.fields -> 'statuses' @> to_jsonb(h.response_status)
+                WHEN h.response_status IS NULL AND policy.fields ? 'errors'
+                    THEN policy.fields -> 'errors' ? (h.error::jsonb ->> 'type')
+                ELSE h.retryable
+            END THEN 'not_retryable'
             WHEN crash.count >= 3 THEN 'crashes'
-            WHEN h.attempt >= (policy.fields ->> 'max_attempts')::integer THEN 'attempts'
+            WHEN h.outcome <> 'released' AND h.attempt >= (policy.fields ->> 'max_attempts')::integer THEN 'attempts'
             WHEN howdah.now() + make_interval(secs => delay.seconds)
                 > coalesce(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
                 THEN 'age'
@@ -64,6 +74,7 @@ judged AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN h.outcome = 'lost' AND h.crashes = 0 THEN 0
+            WHEN h.retry_in_s IS NOT NULL AND h.is_decided THEN h.retry_in_s
             WHEN h.retry_in_s IS NOT NULL THEN least(h.retry_in_s, howdah.duration_s(policy.fields ->> 'max'))
             ELSE howdah.retry_delay_s(policy.fields, h.attempt, random())
         END AS seconds
@@ -76,7 +87,12 @@ history AS (
     )
     SELECT
         j.tenant_id, j.task_id, j.claim_no, j.attempt, j.queue_id, j.worker_id,
-        CASE WHEN j.ending = 'cancelled' THEN 'cancelled' ELSE j.outcome END, j.ending IS NOT NULL, j.response_status,
+        CASE
+            WHEN j.ending = 'cancelled' THEN 'cancelled'
+            WHEN j.is_snoozed AND j.ending IS NOT NULL THEN 'failed'
+            ELSE j.outcome
+        END,
+        j.ending IS NOT NULL, j.response_status,
         j.duration_s, j.queued_at, j.claimed_at, howdah.now(), j.lease_token, j.error, j.response_body
     FROM judged AS j
 ),
@@ -102,6 +118,7 @@ rearmed AS (
         deadline_at = NULL,
         worker_id = NULL,
         claimed_at = NULL,
+        attempt = r.attempt - j.is_snoozed::integer,
         crashes = j.crashes,
         run_at = howdah.now() + make_interval(secs => j.delay_s),
         due_at = howdah.now() + make_interval(secs => j.delay_s)

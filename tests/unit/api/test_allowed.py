@@ -38,7 +38,8 @@ DURATION = 'must be a duration such as "30s" or "PT5M"'
         (
             '{"queue": "q", "retry": {"tries": 4}}',
             "/retry/tries",
-            "is not a field here; there are: max_attempts, max_age, backoff, initial, max, factor, jitter, list",
+            "is not a field here; there are: max_attempts, max_age, backoff, initial, max, factor, jitter, list, "
+            "statuses, errors",
         ),
         ('{"queue": "q", "http": {}}', "/http/url", "is required"),
         ('{"queue": "q", "http": {"url": "a", "success_statuses": [200, "x"]}}', "/http/success_statuses/1", None),

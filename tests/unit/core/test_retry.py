@@ -87,6 +87,12 @@ def test_check_of_the_default_finds_nothing() -> None:
         ({"list": ["1s"]}, ["/retry/list"]),
         ({"backoff": "list", "list": ["1s"] * 101}, ["/retry/list"]),
         ({"backoff": "list", "list": ["1s", "soon"]}, ["/retry/list/1"]),
+        ({"statuses": []}, ["/retry/statuses"]),
+        ({"statuses": [404, 99, 600]}, ["/retry/statuses/1", "/retry/statuses/2"]),
+        ({"statuses": [500] * 101}, ["/retry/statuses"]),
+        ({"errors": []}, ["/retry/errors"]),
+        ({"errors": ["timeout", "", "x" * 201]}, ["/retry/errors/1", "/retry/errors/2"]),
+        ({"errors": ["x"] * 101}, ["/retry/errors"]),
         ({"max_attempts": 0, "jitter": 2, "max": "no"}, ["/retry/max_attempts", "/retry/jitter", "/retry/max"]),
     ],
 )

@@ -24,7 +24,7 @@ NOW_S = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
 
 def judge(status: int, *success_statuses: int, **headers: str | None) -> CallbackResult:
     """Judge an answer that has nothing but a status, or the headers given."""
-    answer = Answer(status, headers.get("retry_after"), headers.get("location"), "text")
+    answer = Answer(status, headers.get("retry_after"), headers.get("location"), "text", headers.get("retry"))
     return judge_answer(answer, frozenset(success_statuses), NOW_S, 0.25)
 
 
@@ -43,6 +43,28 @@ def test_judge_answer_passing_trouble_is_retryable(status: int) -> None:
 
     assert (result.outcome, result.retryable, result.error_type) == ("failed", True, "http_status")
     assert result.error_message == f"answered {status}"
+
+
+@pytest.mark.parametrize("retry", ["no", "No", " NO\t"])
+@pytest.mark.parametrize("status", [429, 500, 503, 404, 302])
+def test_judge_answer_that_asks_for_no_retry_is_final(status: int, retry: str) -> None:
+    """`Howdah-Retry: no` ends every failure, whatever its status, a Retry-After or the policy say."""
+    result = judge(status, retry=retry, retry_after="5")
+
+    assert (result.outcome, result.retryable, result.is_decided, result.retry_in_s) == ("failed", False, True, None)
+    assert result.error_message is not None
+    assert "asked for no retry" in result.error_message
+
+
+@pytest.mark.parametrize("retry", ["yes", "", "no, thanks", "none", "0"])
+def test_judge_answer_passes_over_other_values_of_howdah_retry(retry: str) -> None:
+    """Only `no` says so; what else stands there changes nothing."""
+    assert judge(503, retry=retry) == judge(503)
+
+
+def test_judge_answer_success_asks_for_nothing() -> None:
+    """`Howdah-Retry` is about failures."""
+    assert judge(200, retry="no") == judge(200)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 411, 413, 415, 418, 421, 422, 451, 499])
@@ -112,13 +134,12 @@ def test_judge_answer_2xx_outside_configured_is_retryable() -> None:
     assert (result.outcome, result.retryable, result.error_type) == ("failed", True, "http_status")
 
 
-def test_judge_answer_retry_after_counts_only_for_retryable() -> None:
-    """A receiver can ask for a pause, unless there is nothing to wait for."""
+def test_judge_answer_retry_after_counts_for_failures() -> None:
+    """A receiver can ask for a pause; whether there is another attempt is for the policy to say."""
     assert judge(503, retry_after="120").retry_in_s == 120
     assert judge(429, retry_after="120").retry_in_s == 120
-    assert judge(404, retry_after="120").retry_in_s is None
+    assert judge(404, retry_after="120").retry_in_s == 120
     assert judge(200, retry_after="120").retry_in_s is None
-    assert judge(301, retry_after="120").retry_in_s is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +223,7 @@ def test_judge_fault_network_is_retryable_and_request_is_not(type_: ErrorType, r
     """Trouble on the way is tried again; what must not be sent now must not be sent later."""
     result = judge_fault(Fault(type_, "why"), 1.5)
 
-    assert result == CallbackResult("failed", retryable, None, None, None, type_, "why", 1.5)
+    assert result == CallbackResult("failed", retryable, None, None, None, type_, "why", 1.5, is_decided=not retryable)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from howdah.core.decisions import Cancel, Decision, GiveUp, RetryAfter, Snooze
 from howdah.core.errors import PayloadMismatch
 from howdah_worker import outcome
 from howdah_worker.callback_outcome import CallbackResult
@@ -129,5 +130,50 @@ def test_callback_that_timed_out_is_recorded_as_such() -> None:
     good = CallbackResult("succeeded", False, None, 200, "ok", None, None, 0.1)
 
     assert outcome.of_callback(late).outcome == "timed_out"
-    assert outcome.of_callback(failed)[3:] == (True, 7.0, 503, "busy")
+    assert outcome.of_callback(failed)[3:] == (True, 7.0, 503, "busy", False)
     assert outcome.of_callback(good) == outcome.Ending("succeeded", response_status=200, response_body="ok")
+
+
+@pytest.mark.parametrize(
+    ("decision", "ending"),
+    [
+        (RetryAfter(7), ("failed", True, 7.0, True)),
+        (Snooze("5m"), ("released", True, 300.0, True)),
+        (GiveUp("no such customer"), ("failed", False, None, True)),
+        (Cancel("withdrawn"), ("cancelled", True, None, False)),
+    ],
+)
+def test_decision_is_the_same_raised_and_returned(
+    decision: Decision, ending: tuple[str, bool, float | None, bool]
+) -> None:
+    """What a handler decides about its task is not a matter of how it says so."""
+    returned, thrown = outcome.of_result(decision), outcome.of_error(raised(decision))
+
+    assert returned == thrown
+    assert (returned.outcome, returned.retryable, returned.retry_in_s, returned.is_decided) == ending
+
+
+def test_decision_records_its_reason_and_what_led_to_it() -> None:
+    """People see why, and the error that the handler caught."""
+    try:
+        try:
+            raise OSError("connection reset")
+        except OSError as cause:
+            raise RetryAfter("1m", "the supplier is away") from cause
+    except RetryAfter as decision:
+        error = error_of(outcome.of_error(decision))
+
+    assert (error["type"], error["message"]) == ("retry_after", "the supplier is away")
+    assert "OSError: connection reset" in error["traceback"]
+
+
+def test_decision_of_another_class_is_an_ordinary_failure() -> None:
+    """A class that a handler derives from the root has no meaning of ours."""
+
+    class Mine(Decision):
+        pass
+
+    ending = outcome.of_error(raised(Mine("hm")))
+
+    assert (ending.outcome, ending.retryable, ending.is_decided) == ("failed", True, False)
+    assert error_of(ending)["type"].endswith("Mine")

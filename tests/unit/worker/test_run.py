@@ -35,7 +35,7 @@ ROW: tuple[Any, ...] = tuple(
 def test_report_says_whose_and_what_ending_it_is() -> None:
     """Each field of a report is where the statements look for it."""
     run = Run(ROW, b"l" * 16, 0.0, Catalogue("howdah", ["*"], Registry(), serves_http=False))
-    report = run.report_of(Ending("failed", b"1", b"2", False, 1.5, 503, "busy"), 0.25)
+    report = run.report_of(Ending("failed", b"1", b"2", False, 1.5, 503, "busy", True), 0.25)
 
     assert len(report) == len(Report._fields)
     assert report._asdict() == {
@@ -51,6 +51,7 @@ def test_report_says_whose_and_what_ending_it_is() -> None:
         "retryable": False,
         "retry_in_s": 1.5,
         "counts_crash": False,
+        "is_decided": True,
     }
 
 

@@ -113,6 +113,7 @@ class ExpiredRuns:
             "retryable": [True] * count,
             "retry_ins_s": nothing,
             "counts_crash": [run.counts_crash for run in runs],
+            "is_decided": [True] * count,
             "errors": [error] * count,
             "response_statuses": nothing,
             "response_bodies": nothing,

@@ -102,8 +102,10 @@ class _Batch:
         self._failing: list[Report] = []
         self._releasing: list[Report] = []
         if len(self._completing) < len(reports):
-            self._failing = [each for each in reports if each.outcome not in _COMPLETING and each.outcome != "released"]
-            self._releasing = [report for report in reports if report.outcome == "released"]
+            self._releasing = [report for report in reports if _is_release(report)]
+            self._failing = [
+                report for report in reports if report.outcome not in _COMPLETING and not _is_release(report)
+            ]
         self._unmatched: list[Report] = []
         self.locked: list[LeaseKey] = []
         self.recorded = Recorded()
@@ -211,6 +213,11 @@ class _Batch:
             self.recorded.dayless.append(report.key)
             return
         self.recorded.unrecorded.append((report.key, str(error)[:_MESSAGE_CHARS_MAX]))
+
+
+def _is_release(report: Report) -> bool:
+    """Tell a hand-back from a snooze, of which the policy has a say."""
+    return report.outcome == "released" and report.retry_in_s is None
 
 
 def _agrees(reported: str, recorded: str | None) -> bool:

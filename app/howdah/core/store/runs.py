@@ -111,7 +111,7 @@ class Runs:
         return await self._completing.execute(conn, _complete_parameters(reports))
 
     def fail(self, reports: Sequence[Report]) -> Statement:
-        """Record attempts that failed, timed out or were lost: each is re-armed, or its task given up.
+        """Record attempts that failed, timed out, snoozed or were lost: each is re-armed, or its task given up.
 
         Returns rows (tenant_id, task_id, lease_token, verdict, queue_id, priority, run_at) of the leases that were
         still held.
@@ -122,6 +122,7 @@ class Runs:
             "retryable": Bools(columns[9]),
             "retry_ins_s": Float8s(columns[10]),
             "counts_crash": Bools(columns[11]),
+            "is_decided": Bools(columns[12]),
         }
         return self._fail, parameters
 
