@@ -1,6 +1,6 @@
 -- Who may do what. Three roles that nobody logs in as; grant them to those who do:
 --   howdah_service   what our processes need
---   howdah_producer  enqueue and cancel from SQL
+--   howdah_producer  enqueue, change and cancel from SQL
 --   howdah_readonly  the views, which hold no payloads
 -- Without the right to make roles, only those that exist are granted anything: an administrator can
 -- make the others and run `howdah migrate` again. Roles belong to the whole server, so another
@@ -55,7 +55,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION
         howdah.enqueue(text, text, json, timestamptz, jsonb, text),
         howdah.enqueue_many(text, json),
-        howdah.cancel(uuid, text, text)
+        howdah.cancel(uuid, text, text),
+        howdah.change(uuid, jsonb, text),
+        howdah.run_now(uuid, text),
+        howdah.explain(uuid, text)
     TO howdah_producer;
 END
 $$;
@@ -77,6 +80,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION
         howdah.now(),
         howdah.clock_offset(),
+        howdah.explain(uuid, text),
         howdah.id_floor(timestamptz),
         howdah.id_time(uuid),
         howdah.like_patterns(text[]),

@@ -22,10 +22,7 @@ BEGIN
     END IF;
     SELECT r.* INTO run FROM howdah.runs AS r WHERE r.tenant_id = number AND r.task_id = task FOR UPDATE;
     IF NOT FOUND THEN
-        state := howdah.task_state(number, task);
-        IF state IS NULL THEN
-            RAISE EXCEPTION 'there is no task %', task USING ERRCODE = 'JQ404';
-        END IF;
+        state := howdah.ended_state(number, task);
         IF state = 'cancelled' THEN
             RETURN state;
         END IF;

@@ -178,13 +178,15 @@ def test_service_role_may_make_partitions(database: str) -> None:
         assert len(conn.execute("SELECT howdah.make_partitions(16)").fetchall()) == 4
 
 
-def test_producer_role_enqueues_and_cancels_and_nothing_else(database: str) -> None:
+def test_producer_role_enqueues_changes_and_cancels_and_nothing_else(database: str) -> None:
     """A service of somebody else may send tasks from its own transactions, and read no one's."""
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute("SET ROLE howdah_producer")
         row = conn.execute("SELECT howdah.enqueue('q', 'h', '{}')").fetchone()
         assert row is not None
 
+        assert conn.execute("SELECT howdah.run_now(%s)", row).fetchone() == ("queued",)
+        assert conn.execute("SELECT howdah.change(%s, '{}')", row).fetchone() == ("queued",)
         assert conn.execute("SELECT howdah.cancel(%s)", row).fetchone() == ("cancelled",)
         assert conn.execute("SELECT error FROM howdah.enqueue_many(NULL, '[]')").fetchall() == []
         for forbidden in (
@@ -193,6 +195,7 @@ def test_producer_role_enqueues_and_cancels_and_nothing_else(database: str) -> N
             "SELECT 1 FROM howdah.queue_depth",
             "DELETE FROM howdah.runs",
             "SELECT howdah.make_partitions(1)",
+            "SELECT howdah.replay(gen_random_uuid())",
             "SELECT howdah.make_names(1, ARRAY['q'], NULL)",
             "SELECT howdah.enqueue_rows(1, '[]', NULL)",
         ):

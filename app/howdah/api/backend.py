@@ -19,6 +19,7 @@ from howdah.core.store.lanes import Lanes
 from howdah.core.store.queues import Queues
 from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
+from howdah.core.store.task_changes import TaskChanges
 from howdah.core.store.tasks import Tasks
 from howdah.core.store.tenants import Tenants
 from howdah.core.store.workers import Workers
@@ -46,7 +47,7 @@ class Backend:
         keeper: Keeps answers to requests with an Idempotency-Key.
         notifier: Wakes workers.
         tallies: Counts.
-        tasks, queues, workers, tenants, stats, server: What is stored, by noun.
+        tasks, task_changes, queues, workers, tenants, stats, server: What is stored, by noun.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -58,6 +59,7 @@ class Backend:
         self.database = Database(settings, readiness, settings.api_pool + KEPT_POOL + _OWN_CONNECTIONS)
         schema = settings.schema
         self.tasks = Tasks(schema)
+        self.task_changes = TaskChanges(schema)
         self.queues = Queues(schema)
         self.workers = Workers(schema)
         self.tenants = Tenants(schema)

@@ -75,6 +75,9 @@ REQUESTS: Final[dict[str, Any]] = {
         "atomic": False,
     },
     "tasks_cancel": {"mode": "hard"},
+    "tasks_patch": {"priority": "high", "run_at": "2026-03-01T09:00:00Z"},
+    "tasks_run_now": {},
+    "tasks_retry": {},
     "queues_put": {"retry": {"max_attempts": 8}, "timeout": "30s"},
     "queues_patch": {"timeout": "45s"},
 }
@@ -126,8 +129,26 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
             "result": {"message_id": "m-1"},
         }
     },
+    "tasks_explain": {
+        200: {
+            "id": _ID,
+            "reasons": [
+                {
+                    "code": "behind",
+                    "message": "17 due runs of its queue and priority come before it; 2 workers claim it, and hold 200 "
+                    "runs at 200 slots",
+                    "run_count": 17,
+                }
+            ],
+        }
+    },
     "tasks_delete": {200: _CANCELLED},
     "tasks_cancel": {200: {"id": _ID, "state": "running", "cancel_requested": "hard"}},
+    "tasks_patch": {
+        200: {**_HANDLER_TASK, "state": "scheduled", "run_at": "2026-03-01T09:00:00Z"},
+    },
+    "tasks_run_now": {200: _HANDLER_TASK},
+    "tasks_retry": {200: _HANDLER_TASK},
     "tasks_list_runs": {
         200: {
             "data": [

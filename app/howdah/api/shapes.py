@@ -220,6 +220,28 @@ class Task(Struct):
     ) = UNSET
 
 
+class Reason(Struct):
+    """Why a task stands where it does. More codes may come."""
+
+    code: Annotated[
+        str,
+        Meta(
+            description="not_due, retry_wait, no_worker, unserved, behind, next, running, cancel_requested, "
+            "lease_expired or ended."
+        ),
+    ]
+    message: Annotated[str, Meta(description="For people.")]
+    until: Annotated[Moment, Meta(description="When it ends by itself, if that is known.")] | UnsetType = UNSET
+    run_count: Annotated[int, Meta(description="Of behind: how many come before it.")] | UnsetType = UNSET
+
+
+class Explanation(Struct):
+    """Why a task is not running, or where else it stands: the first reason first."""
+
+    id: UUID
+    reasons: list[Reason]
+
+
 class TaskPage(Struct):
     """A page of tasks, newest first; only a null cursor ends the list."""
 
@@ -253,6 +275,20 @@ class BatchAnswer(Struct):
     """One result for each task, in their order."""
 
     results: list[BatchResult]
+
+
+class TaskPatch(Struct, forbid_unknown_fields=True):
+    """What is to be changed of a task that waits. Fields that are not given stay."""
+
+    priority: Priority | UnsetType = UNSET
+    run_at: (
+        Annotated[Instant, Meta(description="Of a task between two attempts: when the next one is due.")] | UnsetType
+    ) = UNSET
+    tags: Annotated[dict[str, str], Meta(description="Instead of those it has.")] | UnsetType = UNSET
+
+
+class Nothing(Struct, forbid_unknown_fields=True):
+    """An empty object: nothing is to be said."""
 
 
 class Cancel(Struct, forbid_unknown_fields=True):

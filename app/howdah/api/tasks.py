@@ -1,8 +1,8 @@
-"""Tasks: create, read, list, cancel."""
+"""Tasks: create, read, list, change, cancel."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 from uuid import UUID
 
 import msgspec
@@ -19,7 +19,7 @@ from howdah.api.task_view import new_task, run_of, task_of
 from howdah.core.store.tasks import ID_MAX, Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from howdah.api.call import Call
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from howdah.core.model import CancelMode
     from howdah.core.store.tasks import Stored
 
-CANCEL_LOCK_S_MAX: Final = 1.0
+    Change: TypeAlias = Callable[[Connection, str, UUID], Awaitable[str]]
+
+# How long a change waits for a run whose row is locked. A worker that records its outcome holds it for milliseconds.
+RUN_LOCK_S_MAX: Final = 1.0
 
 _STATES: Final = frozenset(get_args(shapes.State))
 LIST_PARAMETERS: Final = ("queue", "state", "handler", "tag", "created_after", "created_before", "limit", "cursor")
@@ -68,6 +71,23 @@ async def get(call: Call) -> Answer:
     return json_answer(200, task_of(row, reads_payloads=call.key.reads_payloads))
 
 
+async def explain(call: Call) -> Answer:
+    """Say why a task is not running, or where else it stands."""
+    task_id = _id_of(call)
+    async with call.backend.database.connection() as conn:
+        found = await call.backend.tasks.explain(conn, call.key.tenant, task_id)
+    reasons = [
+        shapes.Reason(
+            each.code,
+            each.message,
+            msgspec.UNSET if each.until is None else each.until,
+            msgspec.UNSET if each.run_count is None else each.run_count,
+        )
+        for each in found
+    ]
+    return json_answer(200, shapes.Explanation(task_id, reasons))
+
+
 async def list_page(call: Call) -> Answer:
     """List tasks, newest first."""
     parameters = query(call, LIST_PARAMETERS)
@@ -102,6 +122,26 @@ async def cancel(call: Call) -> Answer:
 async def delete(call: Call) -> Answer:
     """Cancel a task softly."""
     return await _cancel(call, _id_of(call), "soft")
+
+
+async def run_now(call: Call) -> Answer:
+    """Let a task that waits for its time start now."""
+    return await _post(call, call.backend.task_changes.run_now)
+
+
+async def retry(call: Call) -> Answer:
+    """Take a dead letter back to its queue, with all its attempts."""
+    return await _post(call, call.backend.task_changes.replay)
+
+
+async def patch(call: Call) -> Answer:
+    """Change priority, run_at or tags of a task that waits."""
+    body = await call.body(call.backend.settings.body_bytes_max)
+    changes = msgspec.json.encode(read(body, shapes.TaskPatch))
+    task_id = _id_of(call)
+    async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
+        await call.backend.task_changes.change(conn, call.key.tenant, task_id, changes)
+        return await _shown(conn, call, task_id)
 
 
 async def list_runs(call: Call) -> Answer:
@@ -144,8 +184,7 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
 
 
 async def _cancel(call: Call, task_id: UUID, mode: CancelMode) -> Answer:
-    # A worker that records the run's outcome holds its row for milliseconds.
-    async with call.backend.database.transaction(lock_s_max=CANCEL_LOCK_S_MAX) as conn:
+    async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
         return await _cancel_in(conn, call, task_id, mode)
 
 
@@ -158,6 +197,32 @@ async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMo
         in_force = await tasks.cancel_mode(conn, call.key.tenant_id, task_id)
         answer.cancel_requested = in_force if in_force is not None else msgspec.UNSET
     return json_answer(200, answer)
+
+
+async def _post(call: Call, change: Change) -> Answer:
+    """Change a task, once per Idempotency-Key, and answer it as it stands then."""
+    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    if body:
+        read(body, shapes.Nothing)
+    task_id = _id_of(call)
+    key = key_of(call)
+    if key is None:
+        async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
+            await change(conn, call.key.tenant, task_id)
+            return await _shown(conn, call, task_id)
+
+    async def work(conn: Connection) -> tuple[Answer, Callable[[], None]]:
+        await change(conn, call.key.tenant, task_id)
+        return await _shown(conn, call, task_id), _nothing
+
+    return await call.backend.keeper.once(call, key, body, work)
+
+
+async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
+    row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
+    if row is None:
+        raise _no_task(task_id)
+    return json_answer(200, task_of(row, reads_payloads=call.key.reads_payloads))
 
 
 def _nothing() -> None:

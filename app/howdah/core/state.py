@@ -136,6 +136,13 @@ MOVES: Final = frozenset(
         Move(Stage.RUNNING, Stage.CANCELLED, "cancel"),
         Move(Stage.WAITING, Stage.CANCELLED, "cancel"),
         Move(Stage.BLOCKED, Stage.CANCELLED, "cancel"),
+        # A client moves it in time, or to another lane.
+        Move(Stage.WAITING, Stage.WAITING, "run_now"),
+        Move(Stage.BLOCKED, Stage.BLOCKED, "run_now"),
+        Move(Stage.WAITING, Stage.WAITING, "change"),
+        Move(Stage.BLOCKED, Stage.BLOCKED, "change"),
+        # A dead letter gets all its attempts again.
+        Move(Stage.FAILED, Stage.WAITING, "replay"),
         # No live worker serves its target; later one does again.
         Move(Stage.WAITING, Stage.BLOCKED, "park"),
         Move(Stage.BLOCKED, Stage.WAITING, "unpark"),

@@ -14,14 +14,14 @@
 -- index: runs_pkey, tasks_pkey
 -- The first lost lease is re-armed at once: most are restarts, not poison. A cancel that was asked for
 -- ends the task instead of another attempt. A snooze spends no attempt, but age bounds it: a handler that
--- snoozes for ever would keep its task for ever.
+-- snoozes for ever would keep its task for ever. Age counts from when the task was due, or was replayed.
 -- The locking step is LATERAL and compares with IS NOT DISTINCT FROM for the reasons given in run/complete.
 -- The answer is put together without a join of the parts: the hot path's plans know nested loops only,
 -- and 500 runs with themselves took 165 ms in one.
 WITH held AS MATERIALIZED (
     SELECT
-        i.outcome, i.retryable, i.retry_in_s, i.counts_crash, i.is_decided, i.error, i.response_status, i.response_body, i.duration_s,
-        run.*
+        i.outcome, i.retryable, i.retry_in_s, i.counts_crash, i.is_decided, i.error, i.response_status,
+        i.response_body, i.duration_s, run.*
     FROM (
         SELECT u.*
         FROM unnest(
@@ -30,7 +30,8 @@ WITH held AS MATERIALIZED (
             %(is_decided)b::boolean[], %(errors)b::text[], %(response_statuses)b::smallint[], %(response_bodies)b::text[],
             %(durations_s)b::real[]
         ) AS u (
-            tenant_id, task_id, lease_token, outcome, retryable, retry_in_s, counts_crash, is_decided, error, response_status, response_body, duration_s
+            tenant_id, task_id, lease_token, outcome, retryable, retry_in_s, counts_crash, is_decided, error,
+            response_status, response_body, duration_s
         )
         ORDER BY u.tenant_id, u.task_id
     ) AS i
@@ -46,7 +47,8 @@ WITH held AS MATERIALIZED (
 judged AS MATERIALIZED (
     SELECT
         h.tenant_id, h.task_id, h.queue_id, h.target_id, h.priority, h.claim_no, h.attempt, h.worker_id, h.lease_token,
-        h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body, h.duration_s,
+        h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
+        h.duration_s,
         h.error::jsonb AS error,
         crash.count AS crashes,
         delay.seconds AS delay_s,
@@ -63,7 +65,7 @@ judged AS MATERIALIZED (
             WHEN crash.count >= 3 THEN 'crashes'
             WHEN h.outcome <> 'released' AND h.attempt >= (policy.fields ->> 'max_attempts')::integer THEN 'attempts'
             WHEN howdah.now() + make_interval(secs => delay.seconds)
-                > coalesce(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
+                > greatest(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
                 THEN 'age'
         END AS ending
     FROM held AS h

@@ -24,7 +24,7 @@ LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = t.tenant_id AND d.task_id = 
 LEFT JOIN LATERAL (
     SELECT h.response_status, h.finished_at, h.error, h.attempt, h.claim_no
     FROM howdah.finished_runs AS h
-    WHERE h.tenant_id = t.tenant_id AND h.task_id = t.id AND h.is_final
+    WHERE h.tenant_id = t.tenant_id AND h.task_id = t.id AND h.is_final AND r.task_id IS NULL
     ORDER BY h.finished_at DESC
     LIMIT 1
 ) AS f ON true

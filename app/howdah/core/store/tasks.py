@@ -112,6 +112,15 @@ class Look(NamedTuple):
 _LIVE: Final = frozenset({"scheduled", "queued", "retrying", "blocked", "running", "awaiting_callback"})
 
 
+class Reason(NamedTuple):
+    """One reason why a task stands where it does; see howdah.explain."""
+
+    code: str
+    message: str
+    until: datetime | None
+    run_count: int | None
+
+
 class Tasks:
     """The statements on tasks, each named as its query file."""
 
@@ -312,6 +321,16 @@ class Tasks:
         parameters = {"tenant_id": tenant_id, "id": task_id, "after": after, "row_count": row_count}
         await cursor.execute(load("task.runs", self._schema), parameters)
         return await cursor.fetchall()
+
+    async def explain(self, conn: Connection, tenant: str, task_id: UUID) -> list[Reason]:
+        """Say why a task stands where it does, the first reason first.
+
+        Raises:
+            Refused: There is no such task (not_found).
+        """
+        with translated():
+            cursor = await conn.execute(load("task.explain", self._schema), {"tenant": tenant, "id": task_id})
+            return [Reason(*row) for row in await cursor.fetchall()]
 
     async def cancel(self, conn: Connection, tenant: str, task_id: UUID, mode: CancelMode) -> str:
         """Cancel a task and return its state after that: cancelled, or running while it is asked to stop.

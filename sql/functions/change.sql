@@ -1,0 +1,70 @@
+-- Change a task that waits: its priority, its run_at (RFC 3339, as in howdah.enqueue), its tags; fields that
+-- are not given stay. Returns the state after the call. Raises JQ404 if there is no such task, JQ409 if it
+-- runs, or has ended, and JQ422, pointing at the field, for what may not be changed so.
+--
+-- moves: waiting -> waiting (change)
+-- moves: blocked -> blocked (change)
+CREATE OR REPLACE FUNCTION howdah.change(id uuid, changes jsonb, tenant text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    number constant integer := howdah.tenant_number(tenant);
+    task ALIAS FOR id;
+    now constant timestamptz := howdah.now();
+    run record;
+    field text;
+    priority_wanted smallint;
+    asked_at timestamptz;
+    ready_at timestamptz;
+BEGIN
+    IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'changes must be a JSON object' USING ERRCODE = 'JQ422';
+    END IF;
+    FOR field IN SELECT k.key FROM jsonb_object_keys(changes) AS k (key) LOOP
+        IF field NOT IN ('priority', 'run_at', 'tags') THEN
+            RAISE EXCEPTION '/% is not a field that can be changed', field USING ERRCODE = 'JQ422';
+        END IF;
+    END LOOP;
+    IF changes ? 'priority' THEN
+        priority_wanted := array_position(ARRAY['low', 'normal', 'high', 'critical'], changes ->> 'priority') - 1;
+        IF priority_wanted IS NULL OR jsonb_typeof(changes -> 'priority') <> 'string' THEN
+            RAISE EXCEPTION '/priority must be critical, high, normal or low' USING ERRCODE = 'JQ422';
+        END IF;
+    END IF;
+    IF changes ? 'run_at' THEN
+        asked_at := CASE WHEN jsonb_typeof(changes -> 'run_at') = 'string' THEN howdah.instant(changes ->> 'run_at') END;
+        IF asked_at IS NULL THEN
+            RAISE EXCEPTION '/run_at must be an RFC 3339 timestamp with an offset' USING ERRCODE = 'JQ422';
+        ELSIF asked_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days' THEN
+            RAISE EXCEPTION '/run_at must be at most 1 day ago and at most 366 days ahead' USING ERRCODE = 'JQ422';
+        END IF;
+    END IF;
+    IF howdah.tags_problem(changes -> 'tags') IS NOT NULL THEN
+        RAISE EXCEPTION '%', howdah.tags_problem(changes -> 'tags') USING ERRCODE = 'JQ422';
+    END IF;
+    SELECT w.* INTO run FROM howdah.lock_waiting(number, task) AS w;
+    run.due_at := coalesce(asked_at, run.due_at);
+    -- Whatever is due stands above every horizon, in a lane that it may be new to.
+    ready_at := greatest(run.due_at, now);
+    UPDATE howdah.runs AS r
+    SET priority = coalesce(priority_wanted, r.priority),
+        due_at = run.due_at,
+        run_at = CASE WHEN r.blocked_by = 0 THEN ready_at ELSE r.run_at END
+    WHERE r.tenant_id = number AND r.task_id = task AND (changes ? 'priority' OR changes ? 'run_at');
+    UPDATE howdah.tasks AS t
+    SET priority = coalesce(priority_wanted, t.priority),
+        -- Of a later attempt run_at says when that is due, not when the task was.
+        run_at = CASE WHEN run.attempt = 0 THEN coalesce(asked_at, t.run_at) ELSE t.run_at END,
+        tags = coalesce(changes -> 'tags', t.tags)
+    WHERE t.tenant_id = number AND t.id = task;
+    IF run.blocked_by = 0 AND coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
+        PERFORM pg_notify(
+            'howdah_wake', howdah.lane_word(run.queue_id, coalesce(priority_wanted, run.priority), ready_at)
+        );
+    END IF;
+    RETURN howdah.run_state(NULL, run.blocked_by, run.attempt, ready_at, now);
+END
+$$;
+COMMENT ON FUNCTION howdah.change(uuid, jsonb, text) IS 'Change priority, run_at or tags of a task that waits.';

@@ -1,0 +1,136 @@
+-- Why a task stands where it does, above all why it is not running: one row for each reason, the first one
+-- first. code is for programs, message for people; until is when the reason ends by itself, if that is known.
+--
+-- not_due, retry_wait: its time, or that of its next attempt, has not come.
+-- no_worker: no live worker has its handler (or delivers callbacks); it is parked until one registers.
+-- unserved: live workers have it, but none of them claims from its queue (HOWDAH_QUEUES).
+-- behind: due, with so many due runs of its lane before it (10,000 means at least that).
+-- next: due, and first in its lane: the next claim of a worker with a free slot takes it.
+-- running, cancel_requested, lease_expired: a worker holds it, was asked to stop it, or has been silent for too
+--   long, so that rescue will take it back.
+-- ended: it has ended, and how.
+--
+-- Reads a few rows by key, the live workers, and at most 10,000 entries of runs_ready_idx. Raises JQ404 if
+-- there is no such task.
+CREATE OR REPLACE FUNCTION howdah.explain(id uuid, tenant text DEFAULT NULL)
+RETURNS TABLE (code text, message text, until timestamptz, run_count integer)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    number constant integer := howdah.tenant_number(tenant);
+    task ALIAS FOR id;
+    now constant timestamptz := howdah.now();
+    ahead_max constant integer := 10000;
+    run howdah.runs;
+    queue text;
+    target text;
+    worker text;
+    able integer;
+    claiming integer;
+    slots integer;
+    busy integer;
+    ahead integer;
+    last_error jsonb;
+BEGIN
+    SELECT r.* INTO run FROM howdah.runs AS r WHERE r.tenant_id = number AND r.task_id = task;
+    IF NOT FOUND THEN
+        RETURN QUERY
+        SELECT
+            'ended',
+            format('it has ended: it is %s', s.state) || coalesce(', because of ' || d.reason, ''),
+            NULL::timestamptz, NULL::integer
+        FROM (SELECT howdah.ended_state(number, task) AS state) AS s
+        LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = number AND d.task_id = task;
+        RETURN;
+    END IF;
+    SELECT q.name, coalesce('handler ' || t.handler, 'HTTP callbacks') INTO queue, target
+    FROM howdah.queues AS q
+    JOIN howdah.targets AS t ON t.id = run.target_id
+    WHERE q.id = run.queue_id;
+
+    IF run.lease_token IS NOT NULL THEN
+        SELECT w.name INTO worker FROM howdah.workers AS w WHERE w.id = run.worker_id;
+        RETURN QUERY SELECT
+            'running', format('worker %s has run attempt %s since %s', worker, run.attempt, run.claimed_at),
+            run.deadline_at, NULL::integer;
+        IF run.cancel_mode IS NOT NULL THEN
+            RETURN QUERY SELECT
+                'cancel_requested', format('its worker was asked to stop it (%s)', run.cancel_mode),
+                NULL::timestamptz, NULL::integer;
+        END IF;
+        IF run.lease_expires_at < now THEN
+            RETURN QUERY SELECT
+                'lease_expired', 'its worker has not renewed the lease; a scheduler takes the run back',
+                NULL::timestamptz, NULL::integer;
+        END IF;
+        RETURN;
+    END IF;
+
+    IF run.due_at > now THEN
+        IF run.attempt > 0 THEN
+            SELECT f.error INTO last_error
+            FROM howdah.finished_runs AS f
+            WHERE f.tenant_id = number AND f.task_id = task AND f.error IS NOT NULL
+            ORDER BY f.claim_no DESC
+            LIMIT 1;
+            RETURN QUERY SELECT
+                'retry_wait',
+                format('attempt %s did not succeed%s; the next one is due at %s', run.attempt,
+                    coalesce(' (' || (last_error ->> 'type') || ': ' || left(last_error ->> 'message', 200) || ')', ''), run.due_at),
+                run.due_at, NULL::integer;
+        ELSE
+            RETURN QUERY SELECT 'not_due', format('it is due at %s', run.due_at), run.due_at, NULL::integer;
+        END IF;
+    END IF;
+
+    -- As in the view stuck: a worker is live while its heartbeat is younger than three leases.
+    SELECT
+        count(*), count(*) FILTER (WHERE w.claims), coalesce(sum(w.concurrency) FILTER (WHERE w.claims), 0),
+        coalesce(sum(w.running) FILTER (WHERE w.claims), 0)
+    INTO able, claiming, slots, busy
+    FROM (
+        SELECT
+            l.concurrency,
+            queue LIKE ANY (howdah.like_patterns(l.queues)) AS claims,
+            (SELECT count(*) FROM howdah.runs AS r WHERE r.lease_expires_at IS NOT NULL AND r.worker_id = l.id) AS running
+        FROM howdah.workers AS l
+        JOIN howdah.targets AS t ON t.id = run.target_id
+        WHERE l.stopped_at IS NULL
+            AND l.stopping_at IS NULL
+            AND l.heartbeat_at > now - make_interval(secs => 3 * l.lease_s)
+            AND CASE WHEN t.id = 0 THEN l.serves_http ELSE t.handler = ANY (l.handlers) END
+    ) AS w;
+    IF able = 0 THEN
+        RETURN QUERY SELECT
+            'no_worker', format('no live worker serves %s', target), NULL::timestamptz, NULL::integer;
+    ELSIF claiming = 0 THEN
+        RETURN QUERY SELECT
+            'unserved', format('%s live workers serve %s, and none of them claims from queue %s', able, target, queue),
+            NULL::timestamptz, NULL::integer;
+    ELSIF run.blocked_by & 8 <> 0 THEN
+        RETURN QUERY SELECT
+            'no_worker', format('no live worker served %s until now; a scheduler releases it', target),
+            NULL::timestamptz, NULL::integer;
+    ELSIF run.due_at <= now THEN
+        SELECT count(*) INTO ahead
+        FROM (
+            SELECT 1
+            FROM howdah.runs AS r
+            WHERE r.queue_id = run.queue_id
+                AND r.priority = run.priority
+                AND r.lease_token IS NULL
+                AND (r.run_at, r.task_id) < (run.run_at, run.task_id)
+            LIMIT ahead_max
+        ) AS before;
+        RETURN QUERY SELECT
+            CASE WHEN ahead = 0 THEN 'next' ELSE 'behind' END,
+            CASE
+                WHEN ahead = 0 THEN 'it is the next of its queue and priority'
+                ELSE format('%s%s due runs of its queue and priority come before it', CASE WHEN ahead = ahead_max THEN 'at least ' END, ahead)
+            END || format('; %s workers claim it, and hold %s runs at %s slots', claiming, busy, slots),
+            NULL::timestamptz, ahead;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION howdah.explain(uuid, text) IS 'Why a task stands where it does, above all why it is not running: one row for each reason.';

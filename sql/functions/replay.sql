@@ -1,0 +1,34 @@
+-- Take a dead letter back to its queue: the same task, with all its attempts. Its history stays, and the
+-- claim number goes on, so that receivers can tell old attempts from new ones. Returns queued. Raises
+-- JQ404 if there is no such task, and JQ409 if it is no dead letter (any more).
+--
+-- moves: failed -> waiting (replay)
+CREATE OR REPLACE FUNCTION howdah.replay(id uuid, tenant text DEFAULT NULL)
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    number constant integer := howdah.tenant_number(tenant);
+    task ALIAS FOR id;
+    now constant timestamptz := howdah.now();
+    dead howdah.dead_letters;
+BEGIN
+    -- Of two replays at once the second waits here, and then finds nothing.
+    DELETE FROM howdah.dead_letters AS d WHERE d.tenant_id = number AND d.task_id = task RETURNING d.* INTO dead;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the task is no dead letter: it is %', howdah.ended_state(number, task) USING ERRCODE = 'JQ409';
+    END IF;
+    PERFORM 1 FROM howdah.tasks AS t WHERE t.tenant_id = number AND t.id = task;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the task is gone: there is nothing to be run' USING ERRCODE = 'JQ409';
+    END IF;
+    INSERT INTO howdah.runs (tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at)
+    VALUES (number, task, dead.queue_id, dead.target_id, dead.priority, dead.claim_no, now, now, now);
+    IF coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
+        PERFORM pg_notify('howdah_wake', howdah.lane_word(dead.queue_id, dead.priority, now));
+    END IF;
+    RETURN 'queued';
+END
+$$;
+COMMENT ON FUNCTION howdah.replay(uuid, text) IS 'Take a dead letter back to its queue, with all its attempts.';
