@@ -26,7 +26,7 @@ JOIN howdah.queues AS q ON q.id = f.queue_id
 LEFT JOIN howdah.workers AS w ON w.id = f.worker_id
 WHERE f.is_final;
 
-COMMENT ON VIEW howdah.tasks_finished IS 'Tasks that ended. Reads the whole history unless filtered by time: WHERE task_id >= howdah.id_floor(now() - interval ''1 hour'') reads what was made in the last hour.';
+COMMENT ON VIEW howdah.tasks_finished IS 'Tasks that ended; a dead letter that was replayed has a row for each time it did. Reads the whole history unless filtered by time: WHERE task_id >= howdah.id_floor(now() - interval ''1 hour'') reads what was made in the last hour.';
 COMMENT ON COLUMN howdah.tasks_finished.tenant IS 'Owner.';
 COMMENT ON COLUMN howdah.tasks_finished.queue IS 'Name of the queue.';
 COMMENT ON COLUMN howdah.tasks_finished.task_id IS 'The task.';

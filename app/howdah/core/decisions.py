@@ -12,7 +12,7 @@ return it.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from howdah.core.units import parse_duration
 
@@ -35,43 +35,42 @@ class Decision(Exception):
         super().__init__(reason)
 
 
-class RetryAfter(Decision):
-    """This attempt failed; the next one comes after a delay of the handler's own choice.
+class _Later(Decision):
+    """A decision that names a delay.
+
+    Attributes:
+        delay_s: Seconds, 0 to `_SECONDS_MAX`.
+    """
+
+    _SECONDS_MAX: ClassVar[float]
+
+    def __init__(self, delay: Delay, reason: str = "") -> None:
+        """Take the delay.
+
+        Raises:
+            ValueError: It is none, or not within its bounds.
+        """
+        super().__init__(reason)
+        self.delay_s = _seconds(delay, self._SECONDS_MAX)
+
+
+class RetryAfter(_Later):
+    """This attempt failed; the next one comes after a delay of the handler's own choice, 0 to 24 h.
 
     The attempt is spent, and the task given up when attempts or age are. The delay
     counts as it is: the policy's `max` and `errors` are not asked.
-
-    Attributes:
-        delay_s: Seconds, 0 to 24 h.
     """
 
-    def __init__(self, delay: Delay, reason: str = "") -> None:
-        """Take the delay.
-
-        Raises:
-            ValueError: It is none, or not within 0 and 24 h.
-        """
-        super().__init__(reason)
-        self.delay_s = _seconds(delay, RETRY_S_MAX)
+    _SECONDS_MAX = RETRY_S_MAX
 
 
-class Snooze(Decision):
-    """Not now: the task comes again after a delay, and no attempt is spent.
+class Snooze(_Later):
+    """Not now: the task comes again after a delay of 0 to 366 days, and no attempt is spent.
 
     It is given up if it would come later than the policy's `max_age` allows.
-
-    Attributes:
-        delay_s: Seconds, 0 to 366 days.
     """
 
-    def __init__(self, delay: Delay, reason: str = "") -> None:
-        """Take the delay.
-
-        Raises:
-            ValueError: It is none, or not within 0 and 366 days.
-        """
-        super().__init__(reason)
-        self.delay_s = _seconds(delay, SNOOZE_S_MAX)
+    _SECONDS_MAX = SNOOZE_S_MAX
 
 
 class GiveUp(Decision):
