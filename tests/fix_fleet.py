@@ -45,15 +45,28 @@ class Process:
     log: Path
     child: subprocess.Popen[bytes] | None = None
     start_count: int = 0
+    _log_offset: int = 0
 
     def start(self) -> Process:
         """Start it (again)."""
         with self.log.open("ab") as log:
+            offset = log.tell()
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "howdah", *self.command], env=self.environment, stdout=log, stderr=log
             )
         self.start_count += 1
+        self._log_offset = offset
         return self
+
+    def until_started(self) -> None:
+        """Wait until the process of the last start hears signals: before, SIGTERM ends it as it would any other."""
+
+        def has_started() -> bool:
+            with self.log.open("rb") as log:
+                log.seek(self._log_offset)
+                return b'"process_started"' in log.read()
+
+        eventually(has_started, 30, f"{self.command[0]} has started")
 
     @property
     def pid(self) -> int:

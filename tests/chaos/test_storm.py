@@ -151,6 +151,8 @@ async def _pause(fleet: Fleet, name: str) -> None:
 
 
 async def _deploy(fleet: Fleet, name: str) -> None:
+    # It may have been started anew a moment ago.
+    await asyncio.to_thread(fleet.processes[name].until_started)
     assert await asyncio.to_thread(fleet.processes[name].stop) == 0
     fleet.processes[name].start()
 
