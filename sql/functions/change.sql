@@ -2,8 +2,12 @@
 -- are not given stay. Returns the state after the call. Raises JQ404 if there is no such task, JQ409 if it
 -- runs, or has ended, and JQ422, pointing at the field, for what may not be changed so.
 --
+-- A run that is parked because nobody serves its target, and changes its lane, is not parked any more: the chore
+-- that releases parked runs goes from lane to lane, and would miss it. If still nobody does, it is parked anew.
+--
 -- moves: waiting -> waiting (change)
 -- moves: blocked -> blocked (change)
+-- moves: blocked -> waiting (change)
 CREATE OR REPLACE FUNCTION howdah.change(id uuid, changes jsonb, tenant text DEFAULT NULL)
 RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
@@ -17,7 +21,11 @@ DECLARE
     field text;
     priority_wanted smallint;
     asked_at timestamptz;
+    wanted_due_at timestamptz;
     ready_at timestamptz;
+    blocked_left integer;
+    is_moved boolean;
+    is_retimed boolean;
 BEGIN
     IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION 'changes must be a JSON object' USING ERRCODE = 'JQ422';
@@ -45,26 +53,33 @@ BEGIN
         RAISE EXCEPTION '%', howdah.tags_problem(changes -> 'tags') USING ERRCODE = 'JQ422';
     END IF;
     SELECT w.* INTO run FROM howdah.lock_waiting(number, task) AS w;
-    run.due_at := coalesce(asked_at, run.due_at);
-    -- Whatever is due stands above every horizon, in a lane that it may be new to.
-    ready_at := greatest(run.due_at, now);
-    UPDATE howdah.runs AS r
-    SET priority = coalesce(priority_wanted, r.priority),
-        due_at = run.due_at,
-        run_at = CASE WHEN r.blocked_by = 0 THEN ready_at ELSE r.run_at END
-    WHERE r.tenant_id = number AND r.task_id = task AND (changes ? 'priority' OR changes ? 'run_at');
+    wanted_due_at := coalesce(asked_at, run.due_at);
+    is_moved := coalesce(priority_wanted <> run.priority, false);
+    -- What was due and still is keeps its place.
+    is_retimed := wanted_due_at <> run.due_at AND greatest(wanted_due_at, run.due_at) > now;
+    blocked_left := CASE WHEN is_moved THEN run.blocked_by & ~8 ELSE run.blocked_by END;
+    -- Whatever becomes due stands above every horizon, in a lane that it may be new to.
+    ready_at := greatest(wanted_due_at, now);
+    IF is_moved OR is_retimed THEN
+        UPDATE howdah.runs AS r
+        SET priority = coalesce(priority_wanted, r.priority),
+            blocked_by = blocked_left,
+            due_at = wanted_due_at,
+            run_at = CASE WHEN blocked_left = 0 THEN ready_at ELSE r.run_at END
+        WHERE r.tenant_id = number AND r.task_id = task;
+        IF blocked_left = 0 AND coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
+            PERFORM pg_notify(
+                'howdah_wake', howdah.lane_word(run.queue_id, coalesce(priority_wanted, run.priority), ready_at)
+            );
+        END IF;
+    END IF;
     UPDATE howdah.tasks AS t
     SET priority = coalesce(priority_wanted, t.priority),
         -- Of a later attempt run_at says when that is due, not when the task was.
         run_at = CASE WHEN run.attempt = 0 THEN coalesce(asked_at, t.run_at) ELSE t.run_at END,
         tags = coalesce(changes -> 'tags', t.tags)
     WHERE t.tenant_id = number AND t.id = task;
-    IF run.blocked_by = 0 AND coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
-        PERFORM pg_notify(
-            'howdah_wake', howdah.lane_word(run.queue_id, coalesce(priority_wanted, run.priority), ready_at)
-        );
-    END IF;
-    RETURN howdah.run_state(NULL, run.blocked_by, run.attempt, ready_at, now);
+    RETURN howdah.run_state(NULL, blocked_left, run.attempt, wanted_due_at, now);
 END
 $$;
 COMMENT ON FUNCTION howdah.change(uuid, jsonb, text) IS 'Change priority, run_at or tags of a task that waits.';

@@ -10,8 +10,8 @@
 --   long, so that rescue will take it back.
 -- ended: it has ended, and how.
 --
--- Reads a few rows by key, the live workers, and at most 10,000 entries of runs_ready_idx. Raises JQ404 if
--- there is no such task.
+-- Reads a few rows by key, the live workers, and of a due task the leased rows and at most 10,000 entries of
+-- runs_ready_idx, beside what vacuum has not taken from it yet. Raises JQ404 if there is no such task.
 CREATE OR REPLACE FUNCTION howdah.explain(id uuid, tenant text DEFAULT NULL)
 RETURNS TABLE (code text, message text, until timestamptz, run_count integer)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -27,7 +27,7 @@ DECLARE
     target text;
     worker text;
     able integer;
-    claiming integer;
+    claiming integer[];
     slots integer;
     busy integer;
     ahead integer;
@@ -85,15 +85,10 @@ BEGIN
     END IF;
 
     -- As in the view stuck: a worker is live while its heartbeat is younger than three leases.
-    SELECT
-        count(*), count(*) FILTER (WHERE w.claims), coalesce(sum(w.concurrency) FILTER (WHERE w.claims), 0),
-        coalesce(sum(w.running) FILTER (WHERE w.claims), 0)
-    INTO able, claiming, slots, busy
+    SELECT count(*), array_agg(w.id) FILTER (WHERE w.claims), sum(w.concurrency) FILTER (WHERE w.claims)
+    INTO able, claiming, slots
     FROM (
-        SELECT
-            l.concurrency,
-            queue LIKE ANY (howdah.like_patterns(l.queues)) AS claims,
-            (SELECT count(*) FROM howdah.runs AS r WHERE r.lease_expires_at IS NOT NULL AND r.worker_id = l.id) AS running
+        SELECT l.id, l.concurrency, queue LIKE ANY (howdah.like_patterns(l.queues)) AS claims
         FROM howdah.workers AS l
         JOIN howdah.targets AS t ON t.id = run.target_id
         WHERE l.stopped_at IS NULL
@@ -104,7 +99,7 @@ BEGIN
     IF able = 0 THEN
         RETURN QUERY SELECT
             'no_worker', format('no live worker serves %s', target), NULL::timestamptz, NULL::integer;
-    ELSIF claiming = 0 THEN
+    ELSIF claiming IS NULL THEN
         RETURN QUERY SELECT
             'unserved', format('%s live workers serve %s, and none of them claims from queue %s', able, target, queue),
             NULL::timestamptz, NULL::integer;
@@ -123,12 +118,15 @@ BEGIN
                 AND (r.run_at, r.task_id) < (run.run_at, run.task_id)
             LIMIT ahead_max
         ) AS before;
+        SELECT count(*) INTO busy
+        FROM howdah.runs AS r
+        WHERE r.lease_expires_at IS NOT NULL AND r.worker_id = ANY (claiming);
         RETURN QUERY SELECT
             CASE WHEN ahead = 0 THEN 'next' ELSE 'behind' END,
             CASE
                 WHEN ahead = 0 THEN 'it is the next of its queue and priority'
                 ELSE format('%s%s due runs of its queue and priority come before it', CASE WHEN ahead = ahead_max THEN 'at least ' END, ahead)
-            END || format('; %s workers claim it, and hold %s runs at %s slots', claiming, busy, slots),
+            END || format('; %s workers claim it, and hold %s runs at %s slots', cardinality(claiming), busy, slots),
             NULL::timestamptz, ahead;
     END IF;
 END

@@ -4,7 +4,7 @@
 -- row, nor without a partition for its history (DETACH … CONCURRENTLY would leave a gap of as long as the
 -- oldest open transaction).
 --
--- The copy is made while nobody may write into the old partition, which only ends of survivors do. The
+-- The copy is made while nobody may write into the old partition, which only ends of survivors, and changes of those that wait, do. The
 -- parent, which every query uses, is locked only for the exchange itself: milliseconds, as long as nobody
 -- holds it. So the caller sets a short lock_timeout and comes back later.
 CREATE OR REPLACE FUNCTION howdah.keep_survivors(parent text, day date)

@@ -19,12 +19,13 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the task is no dead letter: it is %', howdah.ended_state(number, task) USING ERRCODE = 'JQ409';
     END IF;
-    PERFORM 1 FROM howdah.tasks AS t WHERE t.tenant_id = number AND t.id = task;
+    -- The age of its attempts counts from now.
+    UPDATE howdah.tasks AS t SET run_at = now WHERE t.tenant_id = number AND t.id = task;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the task is gone: there is nothing to be run' USING ERRCODE = 'JQ409';
     END IF;
     INSERT INTO howdah.runs (tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at)
-    VALUES (number, task, dead.queue_id, dead.target_id, dead.priority, dead.claim_no, now, now, now);
+    VALUES (number, task, dead.queue_id, dead.target_id, dead.priority, dead.claim_no, now, dead.queued_at, now);
     IF coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
         PERFORM pg_notify('howdah_wake', howdah.lane_word(dead.queue_id, dead.priority, now));
     END IF;

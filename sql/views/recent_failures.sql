@@ -26,7 +26,7 @@ COMMENT ON COLUMN howdah.recent_failures.queue IS 'Name of the queue.';
 COMMENT ON COLUMN howdah.recent_failures.task_id IS 'The task.';
 COMMENT ON COLUMN howdah.recent_failures.attempt IS 'Number of the attempt.';
 COMMENT ON COLUMN howdah.recent_failures.outcome IS 'failed, timed_out or lost.';
-COMMENT ON COLUMN howdah.recent_failures.is_final IS 'True if it ended the task, which is then in tasks_dead.';
+COMMENT ON COLUMN howdah.recent_failures.is_final IS 'True if it ended the task, which is then in tasks_dead until it is replayed or purged.';
 COMMENT ON COLUMN howdah.recent_failures.response_status IS 'HTTP status of a callback''s answer.';
 COMMENT ON COLUMN howdah.recent_failures.error_type IS 'Class of the error.';
 COMMENT ON COLUMN howdah.recent_failures.error_message IS 'Its message.';

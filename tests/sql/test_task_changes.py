@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.fix_chores import heard, listen
+from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
     from tests.fix_queue import Queue, Row
@@ -157,6 +158,34 @@ async def test_change_of_run_at_moves_the_next_attempt(queue: Queue) -> None:
     assert row["was_due"]
 
 
+async def test_change_that_changes_nothing_keeps_the_place_in_the_lane(queue: Queue, database: str) -> None:
+    """A repeat after a lost answer must not push the task back, nor wake anybody."""
+    first, second = await queue.enqueue(2)
+    async with await listen(database) as listener:
+        for changes in ({"priority": "normal"}, {"tags": {"a": "b"}}, {}, {"run_at": "%s"}):
+            [row] = await queue.sql("SELECT to_json(due_at) #>> '{}' AS at FROM howdah.runs WHERE task_id = %s", first)
+            await _call(queue, "change", first, json.dumps(changes).replace("%s", row["at"]))
+        words = await heard(listener)
+    claimed = await queue.claim(2)
+
+    assert words == []
+    assert [run["task_id"] for run in claimed] == [first, second]
+
+
+async def test_change_of_lane_takes_a_parked_task_along(queue: Queue, database: str) -> None:
+    """The chore that releases parked runs goes from lane to lane, and would miss one that moves behind it."""
+    [task] = await queue.enqueue()
+    await queue.sql("UPDATE howdah.runs SET blocked_by = 8, run_at = 'infinity'")
+    async with await listen(database) as listener:
+        answer = await _call(queue, "change", task, '{"priority": "low"}')
+        words = await heard(listener)
+    [run] = await queue.sql("SELECT priority, blocked_by, run_at <= howdah.now() AS is_due FROM howdah.runs")
+
+    assert answer == "queued"
+    assert run == {"priority": 0, "blocked_by": 0, "is_due": True}
+    assert [word.split(".")[:2] for word in words] == [[f"q{queue.queue_id}", "0"]]
+
+
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
@@ -212,6 +241,16 @@ async def test_replayed_task_has_all_its_attempts_and_a_fence_that_goes_on(queue
     assert await queue.sql("SELECT 1 FROM howdah.dead_letters") == []
 
 
+async def test_replayed_task_keeps_its_age_in_lists(queue: Queue) -> None:
+    """When it was accepted does not change; only the age of its attempts begins anew."""
+    task, _ = await _task_in(queue, "failed")
+    [before] = await queue.sql("SELECT created_at FROM howdah.tasks")
+    await _call(queue, "replay", task)
+    [run] = await queue.sql("SELECT queued_at, run_at > queued_at AS is_later FROM howdah.runs")
+
+    assert run == {"queued_at": before["created_at"], "is_later": True}
+
+
 async def test_age_of_a_replayed_task_counts_from_its_replay(queue: Queue) -> None:
     """A task that was given up days ago would else be given up again at its first failure."""
     task, _ = await _task_in(queue, "failed")
@@ -229,7 +268,14 @@ async def test_replay_of_a_task_that_is_being_replayed_waits_and_is_refused(queu
     async with first.transaction():
         await first.execute("SELECT howdah.replay(%s)", [task])
         waiting = asyncio.create_task(second.execute("SELECT howdah.replay(%s)", [task]))
-        await asyncio.sleep(0)
+
+        async def is_waiting() -> bool:
+            rows = await queue.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", second.info.backend_pid
+            )
+            return bool(rows)
+
+        await eventually_async(is_waiting, 10, "the second waits for the first")
     with pytest.raises(psycopg.Error, match="no dead letter: it is queued") as caught:
         await waiting
 

@@ -115,7 +115,8 @@ def judge_fault(fault: Fault, duration_s: float) -> CallbackResult:
         error_type=fault.type,
         error_message=fault.message,
         duration_s=duration_s,
-        is_decided=is_final,
+        # A secret that is missing here says nothing of the task, which no policy should give up for it.
+        is_decided=is_final or fault.type == "signing_failed",
     )
 
 

@@ -52,7 +52,9 @@ class Ending(NamedTuple):
 
 SUCCEEDED: Final = Ending("succeeded")
 RELEASED: Final = Ending("released")
-UNREADABLE: Final = Ending("failed", error=b'{"type": "error_unreadable", "message": "what was raised cannot be read"}')
+UNREADABLE: Final = Ending(
+    "failed", error=b'{"type": "error_unreadable", "message": "what was raised cannot be read"}', is_decided=True
+)
 
 
 def of_result(result: object) -> Ending:
@@ -95,7 +97,8 @@ def of_decision(decision: Decision) -> Ending:
         trace = "".join(traceback.format_exception(decision.__cause__))
     match decision:
         case Snooze():
-            return Ending("released", retry_in_s=decision.delay_s, is_decided=True)
+            error = _error("snoozed", decision.reason, trace)
+            return Ending("released", error=error, retry_in_s=decision.delay_s, is_decided=True)
         case Cancel():
             return Ending("cancelled", error=_error("cancelled", decision.reason or "the handler cancelled it", trace))
         case RetryAfter():
@@ -144,7 +147,8 @@ def task_unreadable(reason: str) -> Ending:
 
 def task_gone(retry_in_s: float) -> Ending:
     """Say that the task itself cannot be found: somebody deleted it, or a restore brought back its run alone."""
-    return Ending("failed", error=_error("task_gone", "the task's row cannot be found"), retry_in_s=retry_in_s)
+    error = _error("task_gone", "the task's row cannot be found")
+    return Ending("failed", error=error, retry_in_s=retry_in_s, is_decided=True)
 
 
 def storable(text: str) -> str:

@@ -219,10 +219,11 @@ async def _post(call: Call, change: Change) -> Answer:
 
 
 async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
+    """Answer the task as it stands; without payloads, for the answer may be kept, and replayed to other keys."""
     row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
     if row is None:
         raise _no_task(task_id)
-    return json_answer(200, task_of(row, reads_payloads=call.key.reads_payloads))
+    return json_answer(200, task_of(row, reads_payloads=False))
 
 
 def _nothing() -> None:

@@ -141,6 +141,7 @@ MOVES: Final = frozenset(
         Move(Stage.BLOCKED, Stage.BLOCKED, "run_now"),
         Move(Stage.WAITING, Stage.WAITING, "change"),
         Move(Stage.BLOCKED, Stage.BLOCKED, "change"),
+        Move(Stage.BLOCKED, Stage.WAITING, "change"),
         # A dead letter gets all its attempts again.
         Move(Stage.FAILED, Stage.WAITING, "replay"),
         # No live worker serves its target; later one does again.

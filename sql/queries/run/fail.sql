@@ -65,7 +65,7 @@ judged AS MATERIALIZED (
             WHEN crash.count >= 3 THEN 'crashes'
             WHEN h.outcome <> 'released' AND h.attempt >= (policy.fields ->> 'max_attempts')::integer THEN 'attempts'
             WHEN howdah.now() + make_interval(secs => delay.seconds)
-                > greatest(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
+                > coalesce(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
                 THEN 'age'
         END AS ending
     FROM held AS h

@@ -223,7 +223,8 @@ def test_judge_fault_network_is_retryable_and_request_is_not(type_: ErrorType, r
     """Trouble on the way is tried again; what must not be sent now must not be sent later."""
     result = judge_fault(Fault(type_, "why"), 1.5)
 
-    assert result == CallbackResult("failed", retryable, None, None, None, type_, "why", 1.5, is_decided=not retryable)
+    is_decided = not retryable or type_ == "signing_failed"
+    assert result == CallbackResult("failed", retryable, None, None, None, type_, "why", 1.5, is_decided)
 
 
 @pytest.mark.parametrize(

@@ -177,3 +177,18 @@ def test_decision_of_another_class_is_an_ordinary_failure() -> None:
 
     assert (ending.outcome, ending.retryable, ending.is_decided) == ("failed", True, False)
     assert error_of(ending)["type"].endswith("Mine")
+
+
+def test_snooze_says_why_too() -> None:
+    """If its age ends the task, that is what the dead letter tells."""
+    ending = outcome.of_error(raised(Snooze(60, "the supplier is closed")))
+
+    assert error_of(ending) == {"type": "snoozed", "message": "the supplier is closed"}
+
+
+def test_faults_that_are_not_the_tasks_own_are_beyond_its_policy() -> None:
+    """A policy that names errors must not give a task up for a row that is away, or an error that cannot be read."""
+    assert [each.is_decided and each.retryable for each in (outcome.task_gone(60.0), outcome.UNREADABLE)] == [
+        True,
+        True,
+    ]

@@ -157,7 +157,7 @@ class _Batch:
         known = await self._runs.find_recorded(self._conn, [report.key for report in self._unmatched])
         for report in self._unmatched:
             outcome = known.get(report.key)
-            if _agrees(report.outcome, outcome):
+            if _agrees(report, outcome):
                 self.recorded.already.append(report.key)
             else:
                 self.recorded.refused.append((report.key, outcome))
@@ -205,7 +205,11 @@ class _Batch:
             return
         reason = str(error)[:_MESSAGE_CHARS_MAX]
         text = msgspec.json.encode({"type": "result_invalid", "message": f"the result cannot be stored: {reason}"})
-        replaced.append(report._replace(outcome="failed", result=None, error=text, response_body=None, retryable=False))
+        replaced.append(
+            report._replace(
+                outcome="failed", result=None, error=text, response_body=None, retryable=False, is_decided=True
+            )
+        )
         self.recorded.replaced.append((report.key, reason))
 
     def _leave_out(self, report: Report, error: psycopg.Error) -> None:
@@ -220,9 +224,17 @@ def _is_release(report: Report) -> bool:
     return report.outcome == "released" and report.retry_in_s is None
 
 
-def _agrees(reported: str, recorded: str | None) -> bool:
-    """Tell whether history has what was reported: a failure or hand-back of a run that was to be cancelled is that."""
-    return recorded == reported or (recorded == "cancelled" and reported not in _COMPLETING)
+def _agrees(report: Report, recorded: str | None) -> bool:
+    """Tell whether history has what was reported.
+
+    A failure or hand-back of a run that was to be cancelled is a cancel there, and a snooze beyond the
+    task's age a failure.
+    """
+    if recorded == "cancelled":
+        return report.outcome not in _COMPLETING or report.outcome == recorded
+    if recorded == "failed" and report.outcome == "released":
+        return not _is_release(report)
+    return recorded == report.outcome
 
 
 async def complete_in_transaction(conn: Connection, runs: Runs, report: Report) -> bool:

@@ -32,7 +32,7 @@ def report(run: Row, outcome: str) -> Report:
     """Say that a claimed run ended so."""
     error = None if outcome in ("succeeded", "released") else b'{"type": "test", "message": "it failed"}'
     key = LeaseKey(run["tenant_id"], run["task_id"].bytes, run["lease_token"].bytes)
-    return Report(*key, outcome, None, error, None, None, 0.1, True, None, False)
+    return Report(*key, outcome, None, error, None, None, 0.1, True, None, False, False)
 
 
 @pytest.mark.parametrize("outcomes", [["succeeded"], ["failed"], ["released"], ["succeeded", "failed", "released"]])
@@ -60,3 +60,15 @@ async def test_report_without_a_partition_is_left_out_alone(
     assert recorded.unrecorded == recorded.replaced == []
     assert {row["task_id"] for row in leased} == set(old)
     assert {row["task_id"] for row in await queue.history()} == set(new)
+
+
+async def test_repeat_of_a_snooze_that_age_has_ended_is_recognised(queue: Queue, finishing: Connection) -> None:
+    """History has a failure then; the worker that asks again after a lost answer is not told that it came late."""
+    await queue.enqueue(retry={"max_age": "1h"})
+    [run] = await queue.claim()
+    snooze = report(run, "released")._replace(retry_in_s=7_200.0, is_decided=True)
+    first = await record(finishing, Runs("howdah"), [snooze])
+    again = await record(finishing, Runs("howdah"), [snooze])
+
+    assert [each.verdict for each in first.rearmed] == ["dead"]
+    assert (again.already, again.refused) == ([snooze.key], [])
