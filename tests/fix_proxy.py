@@ -19,7 +19,7 @@ import psycopg.conninfo
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 # psycopg numbers its prepared statements; ours begin with their name.
 _PREPARED = re.compile(rb"(_pg3_[0-9]+)\x00/\* howdah:([a-z_.]+) \*/")
@@ -53,6 +53,7 @@ class CuttingProxy:
         is_blackhole: Nothing is forwarded, either way; connections stay open.
         is_refusing: New connections are reset.
         cut_count: Connections that were cut.
+        on_cut: Called when an answer is cut, before its client can notice.
     """
 
     url: str = ""
@@ -61,6 +62,7 @@ class CuttingProxy:
     is_refusing: bool = False
     _cuts: dict[bytes, int] = field(default_factory=dict)
     cut_count: int = 0
+    on_cut: Callable[[], None] | None = None
     _server_port: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -123,6 +125,8 @@ class CuttingProxy:
             if self._cuts.get(asked.executing, 0) > 0:
                 self._cuts[asked.executing] -= 1
                 self.cut_count += 1
+                if self.on_cut is not None:
+                    self.on_cut()
                 _reset(writer)
                 return
             writer.write(data)
