@@ -21,6 +21,8 @@ _HANDLER_TASK: Final[dict[str, Any]] = {
     "payload": {"to": "ada@example.com"},
     "retry": {"max_attempts": 6},
 }
+# As changes answer it, whose answers may be kept.
+_CHANGED_TASK: Final = {name: value for name, value in _HANDLER_TASK.items() if name != "payload"}
 _HTTP_TASK: Final[dict[str, Any]] = {
     "id": "01980a3c-7c2f-7000-8a4e-90b1d6f7c3a2",
     "state": "retrying",
@@ -145,10 +147,10 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     "tasks_delete": {200: _CANCELLED},
     "tasks_cancel": {200: {"id": _ID, "state": "running", "cancel_requested": "hard"}},
     "tasks_patch": {
-        200: {**_HANDLER_TASK, "state": "scheduled", "run_at": "2026-03-01T09:00:00Z"},
+        200: {**_CHANGED_TASK, "state": "scheduled", "run_at": "2026-03-01T09:00:00Z"},
     },
-    "tasks_run_now": {200: _HANDLER_TASK},
-    "tasks_retry": {200: _HANDLER_TASK},
+    "tasks_run_now": {200: _CHANGED_TASK},
+    "tasks_retry": {200: _CHANGED_TASK},
     "tasks_list_runs": {
         200: {
             "data": [

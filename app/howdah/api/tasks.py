@@ -109,19 +109,13 @@ async def cancel(call: Call) -> Answer:
     body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
     mode = read(body, shapes.Cancel).mode if body else "soft"
     task_id = _id_of(call)
-    key = key_of(call)
-    if key is None:
-        return await _cancel(call, task_id, mode)
-
-    async def work(conn: Connection) -> tuple[Answer, Callable[[], None]]:
-        return await _cancel_in(conn, call, task_id, mode), _nothing
-
-    return await call.backend.keeper.once(call, key, body, work)
+    return await _once(call, body, lambda conn: _cancel_in(conn, call, task_id, mode))
 
 
 async def delete(call: Call) -> Answer:
     """Cancel a task softly."""
-    return await _cancel(call, _id_of(call), "soft")
+    task_id = _id_of(call)
+    return await _now(call, lambda conn: _cancel_in(conn, call, task_id, "soft"))
 
 
 async def run_now(call: Call) -> Answer:
@@ -139,9 +133,12 @@ async def patch(call: Call) -> Answer:
     body = await call.body(call.backend.settings.body_bytes_max)
     changes = msgspec.json.encode(read(body, shapes.TaskPatch))
     task_id = _id_of(call)
-    async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
+
+    async def work(conn: Connection) -> Answer:
         await call.backend.task_changes.change(conn, call.key.tenant, task_id, changes)
         return await _shown(conn, call, task_id)
+
+    return await _now(call, work)
 
 
 async def list_runs(call: Call) -> Answer:
@@ -183,9 +180,22 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
     return json_answer(201, new_task(task, payload, stored, reads_payloads=call.key.reads_payloads), location)
 
 
-async def _cancel(call: Call, task_id: UUID, mode: CancelMode) -> Answer:
+async def _now(call: Call, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    """Carry a change out in a transaction of its own."""
     async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
-        return await _cancel_in(conn, call, task_id, mode)
+        return await work(conn)
+
+
+async def _once(call: Call, body: bytes, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+    """Carry a change out, once per Idempotency-Key if there is one."""
+    key = key_of(call)
+    if key is None:
+        return await _now(call, work)
+
+    async def kept(conn: Connection) -> tuple[Answer, Callable[[], None]]:
+        return await work(conn), _nothing
+
+    return await call.backend.keeper.once(call, key, body, kept)
 
 
 async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMode) -> Answer:
@@ -200,22 +210,17 @@ async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMo
 
 
 async def _post(call: Call, change: Change) -> Answer:
-    """Change a task, once per Idempotency-Key, and answer it as it stands then."""
+    """Change a task, and answer it as it stands then."""
     body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
     if body:
         read(body, shapes.Nothing)
     task_id = _id_of(call)
-    key = key_of(call)
-    if key is None:
-        async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
-            await change(conn, call.key.tenant, task_id)
-            return await _shown(conn, call, task_id)
 
-    async def work(conn: Connection) -> tuple[Answer, Callable[[], None]]:
+    async def work(conn: Connection) -> Answer:
         await change(conn, call.key.tenant, task_id)
-        return await _shown(conn, call, task_id), _nothing
+        return await _shown(conn, call, task_id)
 
-    return await call.backend.keeper.once(call, key, body, work)
+    return await _once(call, body, work)
 
 
 async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
