@@ -11,6 +11,7 @@ from howdah.api import shapes
 from howdah.api.batches import Batch
 from howdah.api.bodies import read, read_batch, read_task
 from howdah.api.call import Answer, json_answer
+from howdah.api.changes import at_once, once
 from howdah.api.drafts import draft, take_trace
 from howdah.api.idempotency import key_of
 from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from howdah.core.store.tasks import Stored
 
     Change: TypeAlias = Callable[[Connection, str, UUID], Awaitable[str]]
-
-# How long a change waits for a run whose row is locked. A worker that records its outcome holds it for milliseconds.
-RUN_LOCK_S_MAX: Final = 1.0
 
 _STATES: Final = frozenset(get_args(shapes.State))
 LIST_PARAMETERS: Final = ("queue", "state", "handler", "tag", "created_after", "created_before", "limit", "cursor")
@@ -109,13 +107,13 @@ async def cancel(call: Call) -> Answer:
     body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
     mode = read(body, shapes.Cancel).mode if body else "soft"
     task_id = _id_of(call)
-    return await _once(call, body, lambda conn: _cancel_in(conn, call, task_id, mode))
+    return await once(call, body, lambda conn: _cancel_in(conn, call, task_id, mode))
 
 
 async def delete(call: Call) -> Answer:
     """Cancel a task softly."""
     task_id = _id_of(call)
-    return await _now(call, lambda conn: _cancel_in(conn, call, task_id, "soft"))
+    return await at_once(call, lambda conn: _cancel_in(conn, call, task_id, "soft"))
 
 
 async def run_now(call: Call) -> Answer:
@@ -138,7 +136,7 @@ async def patch(call: Call) -> Answer:
         await call.backend.task_changes.change(conn, call.key.tenant, task_id, changes)
         return await _shown(conn, call, task_id)
 
-    return await _now(call, work)
+    return await at_once(call, work)
 
 
 async def list_runs(call: Call) -> Answer:
@@ -180,24 +178,6 @@ def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored:
     return json_answer(201, new_task(task, payload, stored, reads_payloads=call.key.reads_payloads), location)
 
 
-async def _now(call: Call, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-    """Carry a change out in a transaction of its own."""
-    async with call.backend.database.transaction(lock_s_max=RUN_LOCK_S_MAX) as conn:
-        return await work(conn)
-
-
-async def _once(call: Call, body: bytes, work: Callable[[Connection], Awaitable[Answer]]) -> Answer:
-    """Carry a change out, once per Idempotency-Key if there is one."""
-    key = key_of(call)
-    if key is None:
-        return await _now(call, work)
-
-    async def kept(conn: Connection) -> tuple[Answer, Callable[[], None]]:
-        return await work(conn), _nothing
-
-    return await call.backend.keeper.once(call, key, body, kept)
-
-
 async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMode) -> Answer:
     tasks = call.backend.tasks
     state = await tasks.cancel(conn, call.key.tenant, task_id, mode)
@@ -220,7 +200,7 @@ async def _post(call: Call, change: Change) -> Answer:
         await change(conn, call.key.tenant, task_id)
         return await _shown(conn, call, task_id)
 
-    return await _once(call, body, work)
+    return await once(call, body, work)
 
 
 async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
@@ -229,10 +209,6 @@ async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
     if row is None:
         raise _no_task(task_id)
     return json_answer(200, task_of(row, reads_payloads=False))
-
-
-def _nothing() -> None:
-    """Do nothing after a commit."""
 
 
 def _filter_of(parameters: dict[str, str]) -> Filter:
