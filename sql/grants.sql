@@ -84,6 +84,7 @@ BEGIN
         howdah.id_floor(timestamptz),
         howdah.id_time(uuid),
         howdah.like_patterns(text[]),
+        howdah.queue_state(timestamptz, timestamptz, timestamptz),
         howdah.run_state(uuid, integer, integer, timestamptz, timestamptz)
     TO howdah_readonly;
 END

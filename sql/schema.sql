@@ -85,6 +85,22 @@ COMMENT ON COLUMN howdah.dead_letters.queued_at IS 'When the task was accepted.'
 COMMENT ON COLUMN howdah.dead_letters.dead_at IS 'When it was given up.';
 COMMENT ON COLUMN howdah.dead_letters.error IS 'The last attempt''s error.';
 
+CREATE TABLE howdah.ended_leases (
+    tenant_id integer NOT NULL,
+    task_id uuid NOT NULL,
+    lease_token uuid NOT NULL,
+    outcome text NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    CONSTRAINT ended_leases_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'released'::text, 'lost'::text, 'timed_out'::text])))
+);
+
+COMMENT ON TABLE howdah.ended_leases IS 'Leases that ended without a row of history, in queues that keep less than all. Tells a repeated report from a late one, for ten minutes.';
+COMMENT ON COLUMN howdah.ended_leases.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.ended_leases.task_id IS 'The task.';
+COMMENT ON COLUMN howdah.ended_leases.lease_token IS 'Token of the lease.';
+COMMENT ON COLUMN howdah.ended_leases.outcome IS 'What was reported, as finished_runs would have it.';
+COMMENT ON COLUMN howdah.ended_leases.ended_at IS 'When it was recorded.';
+
 CREATE TABLE howdah.finished_runs (
     tenant_id integer NOT NULL,
     task_id uuid NOT NULL,
@@ -171,7 +187,25 @@ CREATE TABLE howdah.queues (
     timeout_s real DEFAULT 60 NOT NULL,
     created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    keep_history text DEFAULT 'all'::text NOT NULL,
+    max_depth integer,
+    max_age_s double precision,
+    pressure text,
+    pressure_until timestamp with time zone,
+    paused_until timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    pause_reason text,
+    draining_at timestamp with time zone,
+    draining_by text,
+    deleted_at timestamp with time zone,
+    CONSTRAINT queues_draining_check CHECK (((draining_at IS NULL) = (draining_by IS NULL))),
+    CONSTRAINT queues_keep_history_check CHECK ((keep_history = ANY (ARRAY['all'::text, 'failures'::text, 'none'::text]))),
+    CONSTRAINT queues_max_age_s_check CHECK (((max_age_s >= (1)::double precision) AND (max_age_s <= (31622400)::double precision))),
+    CONSTRAINT queues_max_depth_check CHECK (((max_depth >= 1) AND (max_depth <= 1000000))),
     CONSTRAINT queues_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT queues_pause_check CHECK ((((paused_until IS NULL) = (paused_at IS NULL)) AND ((paused_until IS NULL) = (paused_by IS NULL)) AND ((pause_reason IS NULL) OR (paused_until IS NOT NULL)))),
+    CONSTRAINT queues_pressure_check CHECK ((((pressure IS NULL) = (pressure_until IS NULL)) AND (pressure = ANY (ARRAY['depth'::text, 'age'::text])))),
     CONSTRAINT queues_retry_check CHECK ((jsonb_typeof(retry) = 'object'::text)),
     CONSTRAINT queues_timeout_s_check CHECK (((timeout_s >= (0.1)::double precision) AND (timeout_s <= (86400)::double precision)))
 );
@@ -184,6 +218,18 @@ COMMENT ON COLUMN howdah.queues.retry IS 'Retry policy of tasks that bring none;
 COMMENT ON COLUMN howdah.queues.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
 COMMENT ON COLUMN howdah.queues.created_at IS 'When the queue was made; by its first task if nobody made it before.';
 COMMENT ON COLUMN howdah.queues.updated_at IS 'When its settings last changed.';
+COMMENT ON COLUMN howdah.queues.keep_history IS 'What finished_runs gets of its runs: all, failures (no successes), or none (but the rows that say cancelled or expired, which are those tasks'' state).';
+COMMENT ON COLUMN howdah.queues.max_depth IS 'Waiting tasks from which on it takes no more; NULL no cap.';
+COMMENT ON COLUMN howdah.queues.max_age_s IS 'Seconds that its oldest due task may wait before it takes no more; NULL no cap.';
+COMMENT ON COLUMN howdah.queues.pressure IS 'Which cap was reached when the chore "queues" last looked: depth or age; counts until pressure_until.';
+COMMENT ON COLUMN howdah.queues.pressure_until IS 'Tasks are refused until then; the chore renews it while the cap is reached, so that no queue stays shut when no scheduler runs.';
+COMMENT ON COLUMN howdah.queues.paused_until IS 'Nothing is claimed from it before this time; infinity is a pause without end, NULL no pause.';
+COMMENT ON COLUMN howdah.queues.paused_at IS 'Since when it is paused.';
+COMMENT ON COLUMN howdah.queues.paused_by IS 'Who paused it: the id of an API key, or a database role.';
+COMMENT ON COLUMN howdah.queues.pause_reason IS 'Why it is paused, for people.';
+COMMENT ON COLUMN howdah.queues.draining_at IS 'Since when it takes no new tasks; NULL if it takes them.';
+COMMENT ON COLUMN howdah.queues.draining_by IS 'Who drains it: the id of an API key, or a database role.';
+COMMENT ON COLUMN howdah.queues.deleted_at IS 'When it was deleted. The row stays for as long as history names it; a new task of its name brings it back.';
 
 CREATE TABLE howdah.runs (
     tenant_id integer NOT NULL,
@@ -401,6 +447,9 @@ ALTER TABLE ONLY howdah.api_keys
 ALTER TABLE ONLY howdah.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, task_id);
 
+ALTER TABLE ONLY howdah.ended_leases
+    ADD CONSTRAINT ended_leases_pkey PRIMARY KEY (tenant_id, task_id, lease_token);
+
 ALTER TABLE ONLY howdah.finished_runs
     ADD CONSTRAINT finished_runs_pkey PRIMARY KEY (tenant_id, task_id, claim_no);
 
@@ -445,9 +494,19 @@ ALTER TABLE ONLY howdah.workers
 
 CREATE INDEX dead_letters_queue_idx ON howdah.dead_letters USING btree (queue_id, task_id);
 
+CREATE INDEX ended_leases_ended_idx ON howdah.ended_leases USING btree (ended_at);
+
 CREATE INDEX finished_runs_failed_idx ON ONLY howdah.finished_runs USING btree (finished_at) WHERE (outcome = ANY (ARRAY['failed'::text, 'timed_out'::text, 'lost'::text]));
 
 CREATE INDEX idempotency_keys_created_idx ON howdah.idempotency_keys USING btree (created_at);
+
+CREATE INDEX queues_capped_idx ON howdah.queues USING btree (id) WHERE ((max_depth IS NOT NULL) OR (max_age_s IS NOT NULL) OR (pressure IS NOT NULL));
+
+CREATE INDEX queues_deleted_idx ON howdah.queues USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
+
+CREATE INDEX queues_history_idx ON howdah.queues USING btree (id) WHERE (keep_history <> 'all'::text);
+
+CREATE INDEX queues_paused_idx ON howdah.queues USING btree (paused_until) WHERE (paused_until IS NOT NULL);
 
 CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE (lease_expires_at IS NOT NULL);
 

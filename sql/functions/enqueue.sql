@@ -1,6 +1,7 @@
 -- Enqueue one task inside the caller's own transaction: SELECT howdah.enqueue('emails', 'welcome',
 -- '{"to": "…"}'). Whatever else POST /v1/tasks takes goes into options under the same names. Raises
--- JQ422 for what the API would refuse with 422 (JQ413 for a payload that is too large).
+-- JQ422 for what the API would refuse with 422, JQ413 for a payload that is too large, JQ409 if the queue is being
+-- drained, and JQ429 if it has reached a cap.
 CREATE OR REPLACE FUNCTION howdah.enqueue(
     queue text,
     handler text DEFAULT NULL,
@@ -47,7 +48,12 @@ BEGIN
     ) AS m;
     IF problem IS NOT NULL THEN
         RAISE EXCEPTION '%', substr(problem, position(' ' IN problem) + 1)
-            USING ERRCODE = CASE WHEN problem LIKE 'payload_too_large %' THEN 'JQ413' ELSE 'JQ422' END;
+            USING ERRCODE = CASE split_part(problem, ' ', 1)
+                WHEN 'payload_too_large' THEN 'JQ413'
+                WHEN 'queue_draining' THEN 'JQ409'
+                WHEN 'backpressure' THEN 'JQ429'
+                ELSE 'JQ422'
+            END;
     END IF;
     RETURN task_id;
 END

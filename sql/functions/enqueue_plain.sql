@@ -28,7 +28,11 @@ BEGIN
     FROM howdah.tenants AS n
     JOIN howdah.queues AS q ON q.tenant_id = n.id
     JOIN howdah.targets AS t ON t.tenant_id = n.id
-    WHERE n.id = tenant AND q.name = queue AND t.handler = enqueue_plain.handler;
+    WHERE n.id = tenant
+        AND q.name = queue
+        AND t.handler = enqueue_plain.handler
+        AND q.deleted_at IS NULL
+        AND howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NULL;
     IF NOT FOUND
         OR asked_at NOT BETWEEN now - interval '1 day' AND now + interval '366 days'
         OR json_typeof(payload) = 'null'

@@ -8,6 +8,9 @@
 -- answer stores nothing twice. Of a created task, run_at is what its lane is ready from and due_at what
 -- its client asked for; timeout_s and max_attempts are those in force, from the task or its queue.
 --
+-- A queue that is drained or has reached a cap refuses its items as they are stored: what was true when the
+-- statement began counts.
+--
 -- Unknown queues and targets with allowed names are made on first use, by an item that is not refused, and by
 -- an earlier statement, so that the main one also sees those that somebody else made at the same moment.
 --
@@ -49,7 +52,7 @@ BEGIN
             CASE WHEN json_typeof(x.handler) = 'string' THEN x.handler #>> '{}' END AS handler
         FROM json_to_recordset(items) AS x (queue json, handler json)
     ) AS i
-    LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
+    LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue AND q.deleted_at IS NULL
     LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler;
     IF queues IS NOT NULL OR handlers IS NOT NULL THEN
         -- Refused items make no names.
@@ -59,7 +62,16 @@ BEGIN
             array_agg(DISTINCT i.handler ORDER BY i.handler) FILTER (WHERE i.handler = ANY (handlers))
         )
         FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
-        WHERE i.problem IS NULL AND i.queue ~ name_pattern AND coalesce(i.handler ~ name_pattern, true);
+        WHERE i.problem IS NULL
+            AND i.queue ~ name_pattern
+            AND coalesce(i.handler ~ name_pattern, true)
+            AND NOT EXISTS (
+                SELECT
+                FROM howdah.queues AS q
+                WHERE q.tenant_id = tenant
+                    AND q.name = i.queue
+                    AND howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NOT NULL
+            );
     END IF;
 
     RETURN QUERY
@@ -74,13 +86,17 @@ BEGIN
             coalesce(i.timeout_s, q.timeout_s)::real AS timeout_in_force_s,
             CASE
                 WHEN i.problem IS NOT NULL THEN i.problem
+                WHEN howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NOT NULL
+                    -- One that is stored already is no new task: its answer was lost.
+                    AND NOT EXISTS (SELECT FROM howdah.tasks AS known WHERE known.tenant_id = tenant AND known.id = i.id)
+                    THEN howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now)
                 -- Of an item whose handler is not allowed the queue was not made.
                 WHEN q.id IS NULL AND (i.queue !~ name_pattern OR i.http IS NOT NULL OR t.id IS NOT NULL)
                     THEN 'validation /queue must match ' || name_pattern
                 WHEN i.http IS NULL AND t.id IS NULL THEN 'validation /handler must match ' || name_pattern
             END AS problem
         FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
-        LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
+        LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue AND q.deleted_at IS NULL
         LEFT JOIN howdah.targets AS t ON t.tenant_id = tenant AND t.handler = i.handler
     ),
     stored AS (

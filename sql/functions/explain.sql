@@ -2,6 +2,7 @@
 -- first. code is for programs, message for people; until is when the reason ends by itself, if that is known.
 --
 -- not_due, retry_wait: its time, or that of its next attempt, has not come.
+-- paused: its queue is paused, since when, by whom, why, and until when.
 -- no_worker: no live worker has its handler (or delivers callbacks); it is parked until one registers.
 -- unserved: live workers have it, but none of them claims from its queue (HOWDAH_QUEUES).
 -- behind: due, with so many due runs of its lane before it (10,000 means at least that).
@@ -24,6 +25,7 @@ DECLARE
     ahead_max constant integer := 10000;
     run howdah.runs;
     queue text;
+    is_paused boolean := false;
     target text;
     worker text;
     able integer;
@@ -38,10 +40,25 @@ BEGIN
         RETURN QUERY
         SELECT
             'ended',
-            format('it has ended: it is %s', s.state) || coalesce(', because of ' || d.reason, ''),
+            format('it has ended: it is %s', s.state) || coalesce(', because of ' || d.reason, '')
+                || CASE
+                    WHEN s.state <> 'succeeded' OR s.is_recorded THEN ''
+                    WHEN q.keep_history = 'all' THEN '; there is no record of that: its queue kept none then, or rows were deleted'
+                    ELSE format('; of that, queue %s keeps no record', q.name)
+                END,
             NULL::timestamptz, NULL::integer
-        FROM (SELECT howdah.ended_state(number, task) AS state) AS s
-        LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = number AND d.task_id = task;
+        FROM (
+            SELECT
+                howdah.ended_state(number, task) AS state,
+                EXISTS (
+                    SELECT
+                    FROM howdah.finished_runs AS f
+                    WHERE f.tenant_id = number AND f.task_id = task AND f.is_final
+                ) AS is_recorded
+        ) AS s
+        LEFT JOIN howdah.dead_letters AS d ON d.tenant_id = number AND d.task_id = task
+        LEFT JOIN howdah.tasks AS t ON t.tenant_id = number AND t.id = task
+        LEFT JOIN howdah.queues AS q ON q.id = t.queue_id;
         RETURN;
     END IF;
     SELECT q.name, coalesce('handler ' || t.handler, 'HTTP callbacks') INTO queue, target
@@ -84,6 +101,18 @@ BEGIN
         END IF;
     END IF;
 
+    FOR message, until IN
+        SELECT
+            format('queue %s is paused since %s by %s%s', q.name, q.paused_at, q.paused_by, coalesce(': ' || q.pause_reason, '')),
+            nullif(q.paused_until, 'infinity')
+        FROM howdah.queues AS q
+        WHERE q.id = run.queue_id AND q.paused_until > now
+    LOOP
+        is_paused := true;
+        code := 'paused';
+        RETURN NEXT;
+    END LOOP;
+
     -- As in the view stuck: a worker is live while its heartbeat is younger than three leases.
     SELECT count(*), array_agg(w.id) FILTER (WHERE w.claims), sum(w.concurrency) FILTER (WHERE w.claims)
     INTO able, claiming, slots
@@ -107,7 +136,7 @@ BEGIN
         RETURN QUERY SELECT
             'no_worker', format('no live worker served %s until now; a scheduler releases it', target),
             NULL::timestamptz, NULL::integer;
-    ELSIF run.due_at <= now THEN
+    ELSIF run.due_at <= now AND NOT is_paused THEN
         SELECT count(*) INTO ahead
         FROM (
             SELECT 1

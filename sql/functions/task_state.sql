@@ -1,6 +1,6 @@
 -- The state of a task, and when it was reached, read in the order that decides it: its live run; else
--- its dead letter; else its final history row; else it succeeded (history not kept). NULL if there is
--- no such task.
+-- its dead letter; else its final history row; else it succeeded, in a queue that keeps no history of that
+-- (keep_history). NULL if there is no such task.
 CREATE OR REPLACE FUNCTION howdah.task_state(tenant_id integer, id uuid)
 RETURNS text
 LANGUAGE plpgsql STABLE

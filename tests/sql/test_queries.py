@@ -196,6 +196,11 @@ def test_producer_role_enqueues_changes_and_cancels_and_nothing_else(database: s
             "DELETE FROM howdah.runs",
             "SELECT howdah.make_partitions(1)",
             "SELECT howdah.replay(gen_random_uuid())",
+            "SELECT howdah.pause('q')",
+            "SELECT howdah.resume('q')",
+            "SELECT howdah.drain('q')",
+            "SELECT howdah.delete_queue('q')",
+            "SELECT howdah.set_queue('q')",
             "SELECT howdah.make_names(1, ARRAY['q'], NULL)",
             "SELECT howdah.enqueue_rows(1, '[]', NULL)",
         ):

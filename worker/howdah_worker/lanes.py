@@ -16,6 +16,10 @@ last (run_at, task id) claimed, but never less than 500 ms ago, since transactio
 commit late; or 10 s before a peek that found nothing due. A wake-up that names an
 older run_at takes it back once.
 
+Of the lanes of a paused queue nothing is known: claims and peeks pass them by. So they
+lose their horizons, and are looked at from their beginnings once the pause is over,
+which a peek has said when, or a wake-up says.
+
 Instants are microseconds since 2000 by the database's clock.
 """
 
@@ -253,7 +257,7 @@ class LaneBook:
         for offer in offers:
             lane = self._lanes.get(offer.lane)
             if lane is not None:
-                self._learn(lane, found[offer.lane], offer.share)
+                self._learn(lane, offer, found[offer.lane])
 
     def take_unsure(self, count_max: int, now: int) -> list[Horizon]:
         """Take lanes to peek at, with where to begin in each; they are not unsure any more."""
@@ -263,22 +267,29 @@ class LaneBook:
 
     def peeked(self, asked: Sequence[Horizon], dues: Iterable[Due], now: int) -> None:
         """Learn from the answer of a peek at the lanes that `take_unsure` gave."""
-        found = {due.lane: due.run_at for due in dues}
+        found = {due.lane: due for due in dues}
         for each in asked:
             lane = self._lanes.get(each.lane)
-            if lane is None or lane.is_ready:
+            due = found.get(each.lane)
+            if lane is None:
                 continue
-            run_at = found.get(each.lane)
-            if run_at is None or run_at > now:
+            if due is not None and due.is_paused:
+                # Whatever lies in it, and comes to lie in it until the pause is over, nobody has looked at.
+                lane.floor, lane.misses = START, 0
+            elif not lane.is_ready and (due is None or due.run_at is None or due.run_at > now):
                 # Between where the peek began and now there is nothing, unless an older run was named meanwhile.
                 if lane.floor is None or lane.floor >= (each.run_at, each.task_id):
                     lane.floor = None
                 lane.reached = max(lane.reached, (self._asked_at - PEEK_LAG_US, _NO_ID))
-            elif lane.misses:
-                pause = min(_MISS_PAUSE_US << min(lane.misses - 1, 10), _MISS_PAUSE_US_MAX)
-                run_at = now + pause
-            if run_at is not None:
-                self._set_due(lane, run_at, now)
+            if not lane.is_ready and due is not None and due.run_at is not None:
+                self._set_due(lane, self._after_misses(lane, due.run_at, now), now)
+
+    @staticmethod
+    def _after_misses(lane: _Lane, run_at: int, now: int) -> int:
+        """Return when to claim what is due at `run_at`: later, if it was due before and could not be had."""
+        if run_at > now or not lane.misses:
+            return run_at
+        return now + min(_MISS_PAUSE_US << min(lane.misses - 1, 10), _MISS_PAUSE_US_MAX)
 
     def is_unsure(self, now: int) -> bool:
         """Tell whether there are lanes to peek at now."""
@@ -324,14 +335,18 @@ class LaneBook:
         elif yielded > _YIELD_HIGH:
             self._lanes_per_claim = max(self._lanes_per_claim - LANES_PER_CLAIM // 4, LANES_PER_CLAIM)
 
-    def _learn(self, lane: _Lane, found: list[Position], share: int) -> None:
+    def _learn(self, lane: _Lane, offer: Offer, found: list[Position]) -> None:
         last = max(found, default=START)
-        if len(found) >= share and last < lane.reached:
+        if not found:
+            # Drained, as a peek will confirm; or the queue is paused, or the rows are locked: none of it is forgotten.
+            begun = (offer.horizon_run_at, offer.horizon_task_id)
+            lane.floor = min(lane.floor or begun, begun)
+        elif len(found) >= offer.share and last < lane.reached:
             # Taken back by a wake-up; there may be more before the old horizon.
             lane.floor = min(lane.floor or last, last)
         lane.reached = max(lane.reached, last)
         lane.misses = 0 if found else lane.misses + 1
-        if len(found) < share and not lane.is_woken:
+        if len(found) < offer.share and not lane.is_woken:
             self._unready(lane)
             if not self._unsure:
                 self._peek_at = self._offered_at + _PEEK_DELAY_US

@@ -63,7 +63,17 @@ def _bare(described: inspect.Type) -> inspect.Type:
     return described.type if isinstance(described, inspect.Metadata) else described
 
 
+def _unless_null(described: inspect.Type) -> inspect.Type:
+    """Return what a place allows besides null, where it allows null."""
+    if isinstance(described, inspect.UnionType):
+        [other] = [each for each in described.types if not isinstance(each, inspect.NoneType)]
+        return other
+    return described
+
+
 def _words(described: inspect.Type) -> str:
+    if (other := _unless_null(described)) is not described:
+        return f"{_words(other)}, or null"
     bare = _bare(described)
     if isinstance(bare, inspect.LiteralType):
         *others, last = map(str, bare.values)

@@ -16,6 +16,7 @@ from howdah.core.addresses import AddressPolicy
 from howdah.core.store.api_keys import ApiKeys
 from howdah.core.store.idempotency import Idempotency
 from howdah.core.store.lanes import Lanes
+from howdah.core.store.queue_states import QueueStates
 from howdah.core.store.queues import Queues
 from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
@@ -47,7 +48,7 @@ class Backend:
         keeper: Keeps answers to requests with an Idempotency-Key.
         notifier: Wakes workers.
         tallies: Counts.
-        tasks, task_changes, queues, workers, tenants, stats, server: What is stored, by noun.
+        tasks, task_changes, queues, queue_states, workers, tenants, stats, server: What is stored, by noun.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -61,6 +62,7 @@ class Backend:
         self.tasks = Tasks(schema)
         self.task_changes = TaskChanges(schema)
         self.queues = Queues(schema)
+        self.queue_states = QueueStates(schema)
         self.workers = Workers(schema)
         self.tenants = Tenants(schema)
         self.stats = Stats(schema)

@@ -39,6 +39,10 @@ _HTTP_TASK: Final[dict[str, Any]] = {
 }
 _QUEUE: Final[dict[str, Any]] = {
     "name": "emails",
+    "state": "active",
+    "paused": None,
+    "draining": None,
+    "pressure": None,
     "retry": {
         "max_attempts": 8,
         "max_age": "24h",
@@ -49,8 +53,26 @@ _QUEUE: Final[dict[str, Any]] = {
         "jitter": 0.2,
     },
     "timeout": "30s",
+    "keep_history": "all",
+    "max_depth": 100000,
+    "max_age": None,
     "created_at": "2026-03-01T08:00:00Z",
     "updated_at": "2026-03-01T08:00:00Z",
+}
+_PAUSED_QUEUE: Final[dict[str, Any]] = {
+    **_QUEUE,
+    "state": "paused",
+    "paused": {
+        "since": "2026-03-01T09:00:00.120000Z",
+        "by": "k7f3q0a9x2mt",
+        "reason": "the mail provider is down",
+        "until": "2026-03-01T11:00:00.120000Z",
+    },
+}
+_DRAINING_QUEUE: Final[dict[str, Any]] = {
+    **_QUEUE,
+    "state": "draining",
+    "draining": {"since": "2026-03-01T09:00:00.120000Z", "by": "k7f3q0a9x2mt"},
 }
 _CANCELLED: Final = {"id": _ID, "state": "cancelled"}
 
@@ -80,8 +102,11 @@ REQUESTS: Final[dict[str, Any]] = {
     "tasks_patch": {"priority": "high", "run_at": "2026-03-01T09:00:00Z"},
     "tasks_run_now": {},
     "tasks_retry": {},
-    "queues_put": {"retry": {"max_attempts": 8}, "timeout": "30s"},
-    "queues_patch": {"timeout": "45s"},
+    "queues_put": {"retry": {"max_attempts": 8}, "timeout": "30s", "max_depth": 100000},
+    "queues_patch": {"timeout": "45s", "max_depth": None},
+    "queues_pause": {"reason": "the mail provider is down", "for": "2h"},
+    "queues_resume": {},
+    "queues_drain": {},
 }
 
 ANSWERS: Final[dict[str, dict[int, Any]]] = {
@@ -187,18 +212,30 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     "queues_list_page": {200: {"data": [_QUEUE], "next_cursor": None}},
     "queues_get": {200: _QUEUE},
     "queues_put": {200: _QUEUE, 201: _QUEUE},
-    "queues_patch": {200: {**_QUEUE, "timeout": "45s", "updated_at": "2026-03-01T09:30:00Z"}},
+    "queues_patch": {200: {**_QUEUE, "timeout": "45s", "max_depth": None, "updated_at": "2026-03-01T09:30:00Z"}},
+    "queues_delete": {200: {"name": "emails", "deleted": True}},
+    "queues_pause": {200: {"changed": True, "queue": _PAUSED_QUEUE}},
+    "queues_resume": {200: {"changed": True, "queue": _QUEUE}},
+    "queues_drain": {200: {"changed": True, "queue": _DRAINING_QUEUE}},
     "queues_stats": {
         200: {
             "queue": "emails",
             "queued": 12,
-            "scheduled": 340,
+            "queued_is_at_least": False,
+            "scheduled": 10000,
+            "scheduled_is_at_least": True,
             "retrying": 2,
+            "retrying_is_at_least": True,
             "blocked": 0,
+            "blocked_is_at_least": False,
             "running": 8,
+            "running_is_at_least": False,
             "dead_letters": 1,
+            "dead_letters_is_at_least": False,
             "count_max": 10000,
             "oldest_age_s": 0.8,
+            "last_minute": {"enqueued": 84, "succeeded": 83, "failed": 0, "retried": 1, "duration_s": 6.9},
+            "last_5_minutes": {"enqueued": 418, "succeeded": 415, "failed": 0, "retried": 2, "duration_s": 34.4},
             "last_hour": {"enqueued": 5021, "succeeded": 4990, "failed": 1, "retried": 17, "duration_s": 412.5},
         }
     },

@@ -42,6 +42,9 @@ KINDS: Final[dict[str, Kind]] = {
     "method_not_allowed": Kind(405, "The method is not allowed here", False, "The header Allow lists those that are."),
     "request_timeout": Kind(408, "The request took too long to arrive", True, "The body did not arrive in time."),
     "state_conflict": Kind(409, "Its state does not allow this", False, "For example, the task has ended already."),
+    "queue_draining": Kind(
+        409, "The queue takes no new tasks", False, "It is being drained, until an operator resumes it."
+    ),
     "idempotency_key_in_use": Kind(
         409, "A request with this key is under way", True, "Repeat it later to get the answer of the first."
     ),
@@ -56,7 +59,12 @@ KINDS: Final[dict[str, Kind]] = {
     "idempotency_key_reused": Kind(
         422, "The key belongs to another request", False, "The same Idempotency-Key came with another request before."
     ),
-    "backpressure": Kind(429, "Too many requests are under way", True, "This process has all it can hold; try later."),
+    "backpressure": Kind(
+        429,
+        "Too much is waiting",
+        True,
+        "The queue has reached a cap, or this process has all the requests it can hold.",
+    ),
     "internal_error": Kind(500, "An unexpected error", True, "A fault of ours; the log has it under the request id."),
     "storage_unavailable": Kind(
         503, "The database is not available", True, "Nothing was accepted that is not stored; try later."

@@ -145,17 +145,19 @@ class Horizon(NamedTuple):
 
 
 class Due(NamedTuple):
-    """When a lane's next run is due.
+    """When a lane's next run is due, or may be.
 
     Attributes:
         lane: The lane.
-        run_at: Of the first run at or above the lane's horizon.
+        run_at: Of the first run at or above the lane's horizon; of a paused lane the end of the pause, or None.
         wait_s: Until then; negative if it is due.
+        is_paused: Its queue is paused, and the lane was not looked into.
     """
 
     lane: LaneKey
-    run_at: int
-    wait_s: float
+    run_at: int | None
+    wait_s: float | None
+    is_paused: bool = False
 
 
 class QueueRow(NamedTuple):

@@ -3,6 +3,7 @@
 -- params: row_count.
 -- returns: at most row_count rows, the longest wait first: tenant, queue, target (handler or http), is_parked, since_s.
 -- index: runs_ready_idx
+-- Paused queues are left out: nobody is to take from them.
 SELECT
     w.tenant, w.queue, w.target, w.is_parked, max(w.since_s)::double precision AS since_s
 FROM (
@@ -28,6 +29,7 @@ FROM (
     ) AS r
     JOIN howdah.tenants AS t ON t.id = r.tenant_id
     JOIN howdah.targets AS g ON g.id = r.target_id
+    WHERE q.paused_until IS NULL OR q.paused_until <= howdah.now()
 ) AS w
 GROUP BY w.tenant, w.queue, w.target, w.is_parked
 ORDER BY since_s DESC

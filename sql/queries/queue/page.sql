@@ -1,9 +1,13 @@
 -- A page of a tenant's queues, by name.
 -- params: tenant_id; after: name of the last one seen ('' from the start); row_count.
--- returns: queues, at most row_count.
+-- returns: queues as queue/get returns one, at most row_count.
 -- index: queues_tenant_id_name_key
-SELECT q.id, q.name, q.retry, q.timeout_s, q.created_at, q.updated_at
+SELECT
+    q.id, q.name, howdah.queue_state(q.paused_until, q.draining_at, howdah.now()) AS state, q.retry, q.timeout_s,
+    q.keep_history, q.max_depth, q.max_age_s, CASE WHEN q.pressure_until > howdah.now() THEN q.pressure END AS pressure,
+    nullif(q.paused_until, 'infinity') AS paused_until, q.pause_reason, q.paused_by, q.paused_at, q.draining_at, q.draining_by,
+    q.created_at, q.updated_at
 FROM howdah.queues AS q
-WHERE q.tenant_id = %(tenant_id)b::integer AND q.name > %(after)b::text
+WHERE q.tenant_id = %(tenant_id)b::integer AND q.name > %(after)b::text AND q.deleted_at IS NULL
 ORDER BY q.name
 LIMIT %(row_count)b::integer

@@ -1,14 +1,25 @@
--- Make a queue, or change the settings that are given.
--- params: tenant_id; name; retry (JSON text or NULL: keep); timeout_s (or NULL: keep).
--- returns: the queue as it is now, and whether it was made.
+-- Make a queue, or replace its settings.
+-- params: tenant_id; name; retry (JSON text); timeout_s; keep_history; max_depth, max_age_s (NULL: no cap).
+-- returns: the queue as it is now, as queue/get returns it, and whether it was made.
 -- locks: the queue's row.
-INSERT INTO howdah.queues AS q (tenant_id, name, retry, timeout_s)
+-- One that was deleted is made anew. Pause and drain are no settings, and stay as they are.
+INSERT INTO howdah.queues AS q (tenant_id, name, retry, timeout_s, keep_history, max_depth, max_age_s)
 VALUES (
-    %(tenant_id)b::integer, %(name)b::text, coalesce(%(retry)b::text::jsonb, '{}'),
-    coalesce(%(timeout_s)b::real, 60)
+    %(tenant_id)b::integer, %(name)b::text, %(retry)b::text::jsonb, %(timeout_s)b::real, %(keep_history)b::text,
+    %(max_depth)b::integer, %(max_age_s)b::double precision
 )
 ON CONFLICT (tenant_id, name) DO UPDATE
-SET retry = coalesce(%(retry)b::text::jsonb, q.retry),
-    timeout_s = coalesce(%(timeout_s)b::real, q.timeout_s),
-    updated_at = howdah.now()
-RETURNING q.id, q.name, q.retry, q.timeout_s, q.created_at, q.updated_at, q.xmax = 0 AS is_new
+SET retry = excluded.retry,
+    timeout_s = excluded.timeout_s,
+    keep_history = excluded.keep_history,
+    max_depth = excluded.max_depth,
+    max_age_s = excluded.max_age_s,
+    updated_at = howdah.now(),
+    created_at = CASE WHEN q.deleted_at IS NULL THEN q.created_at ELSE howdah.now() END,
+    deleted_at = NULL
+RETURNING
+    q.id, q.name, howdah.queue_state(q.paused_until, q.draining_at, howdah.now()) AS state, q.retry, q.timeout_s,
+    q.keep_history, q.max_depth, q.max_age_s, CASE WHEN q.pressure_until > howdah.now() THEN q.pressure END AS pressure,
+    nullif(q.paused_until, 'infinity') AS paused_until, q.pause_reason, q.paused_by, q.paused_at, q.draining_at, q.draining_by,
+    q.created_at, q.updated_at,
+    q.xmax = 0 OR q.created_at = howdah.now() AS is_new

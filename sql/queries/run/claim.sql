@@ -5,6 +5,7 @@
 -- moves: waiting -> running (claim)
 -- locks: runs by run_at within each lane, SKIP LOCKED.
 -- index: runs_ready_idx, tasks_pkey
+-- Lanes of paused queues are passed by: judged here, no wake-up or chore need come in time.
 -- The locking step is MATERIALIZED: inlined, the planner may run it again and claim more than the shares.
 -- `(SELECT howdah.now())` is asked once, howdah.now() for each run.
 -- Locked rows cannot move, so the UPDATE finds them by ctid; a row that changed since the snapshot is
@@ -15,7 +16,7 @@ WITH picked AS MATERIALIZED (
         %(queue_ids)b::integer[], %(priorities)b::smallint[], %(horizon_run_ats)b::timestamptz[],
         %(horizon_task_ids)b::uuid[], %(shares)b::integer[]
     ) AS lane (queue_id, priority, horizon_run_at, horizon_task_id, share)
-    JOIN howdah.queues AS q ON q.id = lane.queue_id
+    JOIN howdah.queues AS q ON q.id = lane.queue_id AND (q.paused_until IS NULL OR q.paused_until <= howdah.now())
     CROSS JOIN LATERAL (
         SELECT r.ctid, r.tenant_id, r.task_id
         FROM howdah.runs AS r

@@ -6,7 +6,10 @@
 -- moves: running -> succeeded (finish)
 -- moves: running -> cancelled (cancel)
 -- locks: runs in (tenant_id, task_id) order.
--- index: runs_pkey
+-- index: runs_pkey, queues_history_idx
+-- Of a success in a queue that keeps less than all history only what tells a repeat of this report is kept; which
+-- queues these are is asked once, of an index that holds no others. A cancelled task keeps its row in any queue: no
+-- other says what became of it.
 -- The DELETE is its own locking step: a nested loop takes the sorted report row by row, and each run by its
 -- primary key. (Locking first and deleting then cost 3 us a run more, and a record of WAL.)
 -- IS NOT DISTINCT FROM keeps the planner off the partial indexes of leased rows, which look empty whenever
@@ -28,13 +31,23 @@ WITH ended AS (
     RETURNING
         r.tenant_id, r.task_id, r.claim_no, r.attempt, r.queue_id, r.worker_id, i.outcome, i.response_status, i.duration_s,
         r.queued_at, r.claimed_at, r.lease_token, i.result, i.error, i.response_body
+),
+history AS (
+    INSERT INTO howdah.finished_runs (
+        tenant_id, task_id, claim_no, attempt, queue_id, worker_id, outcome, is_final, response_status, duration_s,
+        queued_at, claimed_at, finished_at, lease_token, result, error, response_body
+    )
+    SELECT
+        e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
+        e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body
+    FROM ended AS e
+    WHERE e.queue_id NOT IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all') OR e.outcome = 'cancelled'
+),
+forgotten AS (
+    INSERT INTO howdah.ended_leases (tenant_id, task_id, lease_token, outcome, ended_at)
+    SELECT e.tenant_id, e.task_id, e.lease_token, e.outcome, (SELECT howdah.now())
+    FROM ended AS e
+    WHERE e.queue_id IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all') AND e.outcome <> 'cancelled'
 )
-INSERT INTO howdah.finished_runs (
-    tenant_id, task_id, claim_no, attempt, queue_id, worker_id, outcome, is_final, response_status, duration_s,
-    queued_at, claimed_at, finished_at, lease_token, result, error, response_body
-)
-SELECT
-    e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
-    e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body
+SELECT e.task_id, e.lease_token
 FROM ended AS e
-RETURNING task_id, lease_token

@@ -12,6 +12,7 @@
 -- moves: running -> cancelled (cancel)
 -- locks: runs in (tenant_id, task_id) order.
 -- index: runs_pkey, tasks_pkey
+-- A queue that keeps no history gets no row of it, but for one that says cancelled: see run/complete.
 -- The first lost lease is re-armed at once: most are restarts, not poison. A cancel that was asked for
 -- ends the task instead of another attempt. A snooze spends no attempt, but age bounds it: a handler that
 -- snoozes for ever would keep its task for ever. Age counts from when the task was due, or was replayed.
@@ -50,6 +51,7 @@ judged AS MATERIALIZED (
         h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
         h.duration_s,
         h.error::jsonb AS error,
+        q.keep_history,
         crash.count AS crashes,
         delay.seconds AS delay_s,
         CASE
@@ -97,6 +99,15 @@ history AS (
         j.ending IS NOT NULL, j.response_status,
         j.duration_s, j.queued_at, j.claimed_at, howdah.now(), j.lease_token, j.error, j.response_body
     FROM judged AS j
+    WHERE j.keep_history <> 'none' OR j.ending = 'cancelled'
+),
+forgotten AS (
+    INSERT INTO howdah.ended_leases (tenant_id, task_id, lease_token, outcome, ended_at)
+    SELECT
+        j.tenant_id, j.task_id, j.lease_token, CASE WHEN j.is_snoozed AND j.ending IS NOT NULL THEN 'failed' ELSE j.outcome END,
+        howdah.now()
+    FROM judged AS j
+    WHERE j.keep_history = 'none' AND j.ending IS DISTINCT FROM 'cancelled'
 ),
 buried AS (
     INSERT INTO howdah.dead_letters (

@@ -21,8 +21,9 @@ WITH held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             r.tenant_id, r.task_id, r.queue_id, r.priority, r.claim_no, r.attempt, r.worker_id, r.lease_token, r.queued_at,
-            r.claimed_at, r.cancel_mode
+            r.claimed_at, r.cancel_mode, q.keep_history
         FROM howdah.runs AS r
+        JOIN howdah.queues AS q ON q.id = r.queue_id
         WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
         FOR UPDATE OF r
     ) AS run
@@ -37,6 +38,13 @@ history AS (
         CASE WHEN h.cancel_mode IS NULL THEN 'released' ELSE 'cancelled' END, h.cancel_mode IS NOT NULL,
         h.queued_at, h.claimed_at, howdah.now(), h.lease_token
     FROM held AS h
+    WHERE h.keep_history <> 'none' OR h.cancel_mode IS NOT NULL
+),
+forgotten AS (
+    INSERT INTO howdah.ended_leases (tenant_id, task_id, lease_token, outcome, ended_at)
+    SELECT h.tenant_id, h.task_id, h.lease_token, 'released', howdah.now()
+    FROM held AS h
+    WHERE h.keep_history = 'none' AND h.cancel_mode IS NULL
 ),
 ended AS (
     DELETE FROM howdah.runs AS r

@@ -81,17 +81,55 @@ async def test_new_queue_is_told_to_the_workers(api: Api) -> None:
 
 
 async def test_stats_count_what_a_queue_holds(api: Api) -> None:
-    """By state, with the age of the oldest due run, and what this process accepted once the minute is written."""
+    """By state, with the age of the oldest due run, and what this process accepted once the minute is over."""
     for fields in ({}, {}, {"delay": "1h"}):
         await api.create(**fields)
-    await api.sql("UPDATE howdah.runs SET run_at = run_at - interval '10 s' WHERE run_at <= now()")
+    await api.sql("UPDATE howdah.runs SET queued_at = queued_at - interval '10 s', due_at = due_at - interval '10 s'")
     await api.backend.tallies.flush()
+    during = (await api.get("/v1/queues/q/stats")).json()
+    await api.sql("UPDATE howdah.queue_stats SET bucket_at = bucket_at - interval '2 minutes'")
     stats = (await api.get("/v1/queues/q/stats")).json()
 
     assert (stats["queued"], stats["scheduled"], stats["running"], stats["dead_letters"]) == (2, 1, 0, 0)
     assert 10 <= stats["oldest_age_s"] < 40
-    assert stats["last_hour"]["enqueued"] == 3
+    assert during["last_hour"]["enqueued"] == 0
+    assert (stats["last_5_minutes"]["enqueued"], stats["last_hour"]["enqueued"]) == (3, 3)
     assert_problem(await api.get("/v1/queues/none/stats"), 404, "not_found")
+
+
+async def test_stats_are_of_whole_minutes_by_their_age(api: Api) -> None:
+    """The last one, the last five, the last sixty; what is older is not counted."""
+    await api.request("PUT", "/v1/queues/q", {})
+    await api.sql(
+        "INSERT INTO howdah.queue_stats (bucket_at, queue_id, source, enqueued, succeeded, failed) "
+        "SELECT date_trunc('minute', howdah.now() - interval '5 seconds') - make_interval(mins => age), q.id, "
+        "gen_random_uuid(), 1, 10, 100 FROM howdah.queues AS q, unnest(ARRAY[0, 1, 2, 5, 6, 60, 61]) AS age"
+    )
+    stats = (await api.get("/v1/queues/q/stats")).json()
+    sums = [stats[window] for window in ("last_minute", "last_5_minutes", "last_hour")]
+
+    # 1; 1, 2 and 5; these, 6 and 60. What is written of the minute that is not over does not count.
+    assert [each["enqueued"] for each in sums] == [1, 3, 5]
+    assert [(each["succeeded"], each["failed"]) for each in sums] == [(10, 100), (30, 300), (50, 500)]
+
+
+async def test_counts_of_a_long_queue_end_and_say_so(api: Api) -> None:
+    """A long range of one kind hides none of the others, and what lies behind it is still the age."""
+    await api.create(priority="low")
+    await api.sql("UPDATE howdah.runs SET queued_at = queued_at - interval '1 h', due_at = due_at - interval '1 h'")
+    await api.sql(
+        "INSERT INTO howdah.runs (tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, "
+        "attempt, claim_no) SELECT 1, howdah.new_id(n), r.queue_id, r.target_id, 1, howdah.now() + range.ahead, "
+        "howdah.now(), howdah.now(), n % 2, 1 FROM howdah.runs AS r, "
+        "(VALUES (interval '-1 s', 10001), (interval '1 h', 4)) AS range (ahead, count), "
+        "generate_series(1, range.count) AS n"
+    )
+    stats = (await api.get("/v1/queues/q/stats")).json()
+
+    assert stats["queued"] + stats["retrying"] == 10_002
+    assert (stats["scheduled"], stats["blocked"]) == (2, 0)
+    assert stats["oldest_age_s"] >= 3600
+    assert [name for name, value in stats.items() if value is True] == ["queued_is_at_least", "retrying_is_at_least"]
 
 
 async def test_name_held_by_another_transaction_answers_in_time(api: Api) -> None:

@@ -5,7 +5,7 @@
 | the connection is gone, or never came about | `DatabaseUnavailable`; connect again and repeat |
 | a deadlock, a serialisation failure, a lock not granted in time | repeat the transaction |
 | the disk is full, or a partition is missing | `StorageUnavailable`; an operator must act |
-| SQLSTATE JQ422, JQ413, JQ404, JQ409 of our own functions | `Refused` |
+| SQLSTATE JQ422, JQ413, JQ404, JQ409, JQ429 of our own functions | `Refused` |
 | anything else | let it through: a fault of ours |
 """
 
@@ -38,6 +38,7 @@ _REFUSED_CODES: Final = {
     "JQ413": "payload_too_large",
     "JQ404": "not_found",
     "JQ409": "state_conflict",
+    "JQ429": "backpressure",
 }
 
 # Two transactions that repeat in step would fail again in step, so the pauses vary.

@@ -57,7 +57,7 @@ class Lanes:
             ahead_s: Runs that are due later than in so many seconds do not count.
 
         Returns:
-            One item for each lane in which such a run waits, in no order.
+            One item for each lane in which such a run waits, or whose queue is paused, in no order.
 
         Raises:
             DatabaseUnavailable: The connection is lost.
@@ -72,7 +72,7 @@ class Lanes:
         }
         with translated():
             rows = await self._peek.fetch(conn, parameters)
-        return [Due(LaneKey(row[0], row[1]), row[2], row[3]) for row in rows]
+        return [Due(LaneKey(row[0], row[1]), *row[2:]) for row in rows]
 
     async def survey(self, conn: Connection, after: LaneKey, horizon_run_at: int) -> list[tuple[LaneKey, int]]:
         """Return a page of the lanes in which runs wait, and when the first of each is due.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
@@ -17,28 +17,67 @@ if TYPE_CHECKING:
 
 
 class QueueSettings(NamedTuple):
-    """A queue of a tenant with its settings."""
+    """A queue of a tenant with its state and settings."""
 
     id: int
     name: str
+    state: Literal["active", "paused", "draining"]
     retry: bytes
     """JSON object: fields of the retry policy that differ from the defaults."""
     timeout_s: float
+    keep_history: Literal["all", "failures", "none"]
+    max_depth: int | None
+    max_age_s: float | None
+    pressure: Literal["depth", "age"] | None
+    """The cap for which it refuses tasks now."""
+    paused_until: datetime | None
+    """With the next three only of a pause; None if it has no end."""
+    pause_reason: str | None
+    paused_by: str | None
+    paused_at: datetime | None
+    draining_at: datetime | None
+    draining_by: str | None
     created_at: datetime
     updated_at: datetime
 
 
-class QueueCounts(NamedTuple):
-    """What a queue holds now; a count that reaches the bound of the query means "at least"."""
+class QueueChange(NamedTuple):
+    """Settings of a queue that are given; of the first three None keeps what is."""
 
-    queued: int
-    scheduled: int
-    retrying: int
-    blocked: int
-    running: int
-    dead_letters: int
-    oldest_queued_at: datetime | None
+    retry: bytes | None = None
+    timeout_s: float | None = None
+    keep_history: str | None = None
+    sets_depth: bool = False
+    max_depth: int | None = None
+    """None: no cap."""
+    sets_age: bool = False
+    max_age_s: float | None = None
+
+
+class Window(NamedTuple):
+    """What happened in a queue during some whole minutes."""
+
+    enqueued: int
+    succeeded: int
+    failed: int
+    retried: int
+    duration_s: float
+
+
+class QueueStats(NamedTuple):
+    """What a queue holds now, and what it got done."""
+
+    counts: dict[str, int]
+    """Runs and dead letters by kind; see `KINDS`."""
+    cut: frozenset[str]
+    """Kinds of which there may be more: counting ended before all were seen."""
     oldest_age_s: float | None
+    last_minute: Window
+    last_5_minutes: Window
+    last_hour: Window
+
+
+KINDS: Final = ("queued", "scheduled", "retrying", "blocked", "running", "dead_letters")
 
 
 class Queues:
@@ -73,36 +112,35 @@ class Queues:
         await cursor.execute(load("queue.page", self._schema), parameters)
         return [QueueSettings._make(row) for row in await cursor.fetchall()]
 
-    async def put(
-        self, conn: Connection, tenant_id: int, name: str, *, retry: bytes | None, timeout_s: float | None
-    ) -> tuple[QueueSettings, bool]:
-        """Make a queue, or change the settings that are given; return it and whether it is new."""
+    async def put(self, conn: Connection, tenant_id: int, name: str, change: QueueChange) -> tuple[QueueSettings, bool]:
+        """Make a queue, or replace all its settings; return it and whether it is new."""
         cursor = raw_json_cursor(conn)
-        parameters = _settings(tenant_id, name, retry, timeout_s)
+        parameters = _parameters(tenant_id, name, change)
+        del parameters["sets_depth"], parameters["sets_age"]
         await cursor.execute(load("queue.put", self._schema), parameters)
         row = await cursor.fetchone()
         assert row is not None, "an upsert returns a row"
         return QueueSettings._make(row[:-1]), row[-1]
 
-    async def patch(
-        self, conn: Connection, tenant_id: int, name: str, *, retry: bytes | None, timeout_s: float | None
-    ) -> QueueSettings | None:
+    async def patch(self, conn: Connection, tenant_id: int, name: str, change: QueueChange) -> QueueSettings | None:
         """Change the settings of a queue that are given; None if there is no such queue."""
         cursor = raw_json_cursor(conn)
-        parameters = _settings(tenant_id, name, retry, timeout_s)
-        await cursor.execute(load("queue.patch", self._schema), parameters)
+        await cursor.execute(load("queue.patch", self._schema), _parameters(tenant_id, name, change))
         row = await cursor.fetchone()
         return None if row is None else QueueSettings._make(row)
 
-    async def stats(self, conn: Connection, queue_id: int, *, count_max: int) -> QueueCounts:
-        """Count what a queue holds, looking at no more than `count_max` rows of each kind."""
-        parameters = {"queue_id": queue_id, "count_max": count_max}
+    async def stats(self, conn: Connection, tenant: str, name: str) -> QueueStats | None:
+        """Count what a queue holds, to 10,000 of each kind, and what it got done; None if there is no such queue."""
+        parameters = {"tenant": tenant, "queue": name}
         cursor = await conn.execute(load("queue.stats", self._schema), parameters, binary=True)
         row = await cursor.fetchone()
-        assert row is not None, "an aggregate returns a row"
-        return QueueCounts._make(row)
+        if row is None:
+            return None
+        counts, cuts, oldest_age_s, *windows = row[:6], row[6:12], row[12], row[13:18], row[18:23], row[23:28]
+        cut = frozenset(kind for kind, is_cut in zip(KINDS, cuts, strict=True) if is_cut)
+        return QueueStats(dict(zip(KINDS, counts, strict=True)), cut, oldest_age_s, *map(Window._make, windows))
 
 
-def _settings(tenant_id: int, name: str, retry: bytes | None, timeout_s: float | None) -> dict[str, object]:
-    written = None if retry is None else retry.decode()
-    return {"tenant_id": tenant_id, "name": name, "retry": written, "timeout_s": timeout_s}
+def _parameters(tenant_id: int, name: str, change: QueueChange) -> dict[str, object]:
+    written = None if change.retry is None else change.retry.decode()
+    return {"tenant_id": tenant_id, "name": name, **change._asdict(), "retry": written}

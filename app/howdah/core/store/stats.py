@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Tally(NamedTuple):
-    """Sums over a queue's minutes."""
+    """What one process counted in a queue's minute."""
 
     enqueued: int = 0
     succeeded: int = 0
@@ -46,11 +46,3 @@ class Stats:
             "durations_s": Float8s(columns[4]),
         }
         await conn.execute(load("stats.insert", self._schema), parameters)
-
-    async def sum(self, conn: Connection, queue_id: int, *, window_s: float) -> Tally:
-        """Add up what happened in a queue during the last `window_s` seconds."""
-        parameters = {"queue_id": queue_id, "window_s": window_s}
-        cursor = await conn.execute(load("stats.sum", self._schema), parameters, binary=True)
-        row = await cursor.fetchone()
-        assert row is not None, "an aggregate returns a row"
-        return Tally._make(row)
