@@ -1,4 +1,4 @@
-"""Forgets what has served its time: idempotency keys, minute statistics, rows of workers that are gone.
+"""Forgets what has served its time: keys, ended leases, minute statistics, rows of workers and queues that are gone.
 
 A page of each in a round, so that no transaction grows long.
 """
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 INTERVAL_S: Final = 600.0
 TICK_S: Final = 10.0
 # History is kept for the rest of the day on which its task was created, and a chore may be late:
-# a worker's row outlasts the history that names it.
-WORKER_MARGIN_S: Final = 2 * 86_400.0
+# the row of a worker or queue outlasts the history that names it.
+NAMED_MARGIN_S: Final = 2 * 86_400.0
 
 
 class Cleanup(Chore):
@@ -28,7 +28,7 @@ class Cleanup(Chore):
     pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
 
     def __init__(self, schema: str, retention_s: float) -> None:
-        """Keep statistics for `retention_s` seconds, and workers for as long as history names them."""
+        """Keep statistics for `retention_s` seconds, workers and deleted queues for as long as history names them."""
         self._retention_s = retention_s
         self._leftovers = Leftovers(schema)
 
@@ -36,7 +36,9 @@ class Cleanup(Chore):
         """Delete a page of each; go on at once while a page is full."""
         deleted = [
             await self._leftovers.delete_idempotency_keys(conn),
+            await self._leftovers.forget_leases(conn),
             await self._leftovers.delete_stats(conn, self._retention_s),
-            await self._leftovers.delete_workers(conn, self._retention_s + WORKER_MARGIN_S),
+            await self._leftovers.delete_workers(conn, self._retention_s + NAMED_MARGIN_S),
+            await self._leftovers.delete_queues(conn, self._retention_s + NAMED_MARGIN_S),
         ]
         return Round(next_in_s=0 if max(deleted) == PAGE_ROWS else INTERVAL_S)

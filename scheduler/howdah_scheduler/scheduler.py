@@ -24,6 +24,7 @@ from howdah_scheduler.chore import PROCESS, ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
 from howdah_scheduler.park import Park
 from howdah_scheduler.partitions import MakePartitions
+from howdah_scheduler.queues import Queues
 from howdah_scheduler.rescue import Rescue
 from howdah_scheduler.retention import Retention
 from howdah_scheduler.sweep import Sweep
@@ -99,7 +100,7 @@ def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
     schema, retention_s = settings.schema, settings.retention_s
     return [
         ("rescue", "hot", [Rescue(schema)]),
-        ("lanes", "hot", [Sweep(schema), Park(schema)]),
+        ("lanes", "hot", [Queues(schema), Sweep(schema), Park(schema)]),
         ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
         ("retention", "direct", [Retention(schema, retention_s)]),
     ]

@@ -6,6 +6,9 @@ what a crash, a lost notification or a hand-written UPDATE left is found here:
 one process walks over all lanes, a page at a time, and announces each that has
 a due run. That lowers the workers' horizon for the lane once.
 
+A lane may also belong to a queue that was deleted while somebody stored a task in it
+(see howdah.delete_queue). The queue is then brought back.
+
 The walk costs at most a fiftieth of the time. While a snapshot that somebody
 holds keeps dead entries from being reaped, even one lane may take longer than a
 statement is given; pages then shrink, and in the end the patience grows.
@@ -18,13 +21,15 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from howdah.core.store.lane_sweeps import START, Lane, LaneSweeps
+from howdah.core.store.queue_watch import QueueWatch
 from howdah.core.store.server import Server
-from howdah.core.wake import LaneReady
+from howdah.core.wake import CatalogueChanged, LaneReady
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
     from howdah.core.db.connect import Connection
     from howdah.core.store.maintenance import Held
+    from howdah.core.wake import Word
 
 INTERVAL_S_MIN: Final = 5.0
 REST: Final = 50
@@ -46,6 +51,7 @@ class Sweep(Chore):
     def __init__(self, schema: str) -> None:
         """Work on the tables of one schema."""
         self._sweeps = LaneSweeps(schema)
+        self._watch = QueueWatch(schema)
         self._server = Server(schema)
 
     async def work(self, conn: Connection, held: Held) -> Round:
@@ -60,7 +66,12 @@ class Sweep(Chore):
         if seen is None:
             walk.shrink()
             return Round(next_in_s=max(INTERVAL_S_MIN, REST * walk.cost_s), state=walk.pause())
-        words = [LaneReady.at(lane.queue_id, lane.priority, lane.due_at) for lane in seen if lane.due_at is not None]
+        words: list[Word] = [
+            LaneReady.at(lane.queue_id, lane.priority, lane.due_at) for lane in seen if lane.due_at is not None
+        ]
+        if revived := await self._watch.revive(conn, sorted({lane.queue_id for lane in seen})):
+            _logger.info("queues_revived", extra={"fields": {"count": len(revived)}})
+            words.insert(0, CatalogueChanged())
         if len(seen) == walk.lane_count:
             return Round(next_in_s=0, state=walk.go_on(seen[-1].lane), words=words)
         return Round(next_in_s=max(INTERVAL_S_MIN, REST * walk.cost_s), state={}, words=words)

@@ -94,6 +94,8 @@ PARK: Final = f"""
     )
 """
 
+CAP: Final = "UPDATE howdah.queues SET max_depth = 10000, max_age_s = 60 WHERE id = 1"
+
 LIST: Final = {"after_queue_id": -1, "after_priority": -1, "lane_count_max": 1_000}
 LANE: Final = {"queue_id": QUEUE_COUNT, "priority": 1, "target_ids": [TARGET_COUNT]}
 
@@ -113,7 +115,8 @@ CASES: Final = [
     Case("lane.survey", 2 * QUEUE_COUNT, 20, {**LIST, "horizon_run_at": datetime(2000, 1, 1, tzinfo=UTC)}),
     Case("lane.unserved", QUEUE_COUNT + 1, 100, {"row_count": 100}, before=PARK),
     # One row, which counts 10,000 runs.
-    Case("queue.stats", 1, 21_000, {"queue_id": 1, "count_max": 10_000}),  # 10,475, 10,473
+    Case("queue.stats", 1, 21_000, {"tenant": "default", "queue": "q1"}),
+    Case("queue.watch_caps", 1, 21_000, {"after_queue_id": 0, "queue_count_max": 8, "mark_s": 10.0}, before=CAP),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from howdah_scheduler.cleanup import INTERVAL_S, WORKER_MARGIN_S, Cleanup
+from howdah_scheduler.cleanup import INTERVAL_S, NAMED_MARGIN_S, Cleanup
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores
@@ -71,7 +71,7 @@ async def test_workers_are_kept_as_long_as_history_may_name_them(
 ) -> None:
     """A worker's row outlasts the last day's history that it may have made; one that is live always stays."""
     live, recent, gone = [await chores.register() for _ in range(3)]
-    for worker_id, age_s in ((recent, RETENTION_S + WORKER_MARGIN_S - 60), (gone, RETENTION_S + WORKER_MARGIN_S + 60)):
+    for worker_id, age_s in ((recent, RETENTION_S + NAMED_MARGIN_S - 60), (gone, RETENTION_S + NAMED_MARGIN_S + 60)):
         await queue.sql(
             "UPDATE howdah.workers SET heartbeat_at = howdah.now() - make_interval(secs => %s) WHERE id = %s",
             age_s,

@@ -24,6 +24,10 @@ class Leftovers:
         """Delete a page of idempotency keys older than a day; return how many."""
         return (await conn.execute(load("idempotency.delete_old", self._schema))).rowcount
 
+    async def forget_leases(self, conn: Connection) -> int:
+        """Forget a page of leases that ended without a row of history ten minutes ago; return how many."""
+        return (await conn.execute(load("run.forget_ended", self._schema))).rowcount
+
     async def delete_stats(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of minute statistics older than `retention_s`; return how many."""
         return (await conn.execute(load("stats.delete_old", self._schema), {"retention_s": retention_s})).rowcount
@@ -31,3 +35,7 @@ class Leftovers:
     async def delete_workers(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of workers that were last heard of before `retention_s`; return how many."""
         return (await conn.execute(load("worker.delete_old", self._schema), {"retention_s": retention_s})).rowcount
+
+    async def delete_queues(self, conn: Connection, retention_s: float) -> int:
+        """Delete a page of the rows of queues that were deleted before `retention_s`; return how many."""
+        return (await conn.execute(load("queue.delete_old", self._schema), {"retention_s": retention_s})).rowcount
