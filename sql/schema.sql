@@ -142,6 +142,45 @@ COMMENT ON COLUMN howdah.finished_runs.result IS 'What the handler returned.';
 COMMENT ON COLUMN howdah.finished_runs.error IS 'type, message and, for handlers, traceback.';
 COMMENT ON COLUMN howdah.finished_runs.response_body IS 'Start of a callback''s answer.';
 
+CREATE TABLE howdah.flow_keys (
+    id bigint NOT NULL,
+    tenant_id integer NOT NULL,
+    key text NOT NULL,
+    concurrency integer,
+    rate_limit integer,
+    rate_period_s real,
+    rate_burst integer,
+    gate_at timestamp with time zone,
+    put_off_to timestamp with time zone,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT flow_keys_concurrency_check CHECK (((concurrency >= 1) AND (concurrency <= 1000000))),
+    CONSTRAINT flow_keys_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255))),
+    CONSTRAINT flow_keys_limit_check CHECK (((concurrency IS NOT NULL) OR (rate_limit IS NOT NULL))),
+    CONSTRAINT flow_keys_rate_check CHECK ((((rate_limit IS NULL) = (rate_period_s IS NULL)) AND ((rate_limit IS NULL) = (rate_burst IS NULL)) AND ((rate_limit >= 1) AND (rate_limit <= 1000000)) AND ((rate_period_s >= (1)::double precision) AND (rate_period_s <= (86400)::double precision)) AND ((rate_burst >= 1) AND (rate_burst <= 1000000))))
+)
+WITH (fillfactor='70');
+
+COMMENT ON TABLE howdah.flow_keys IS 'Keys that callers chose to bound how many tasks go on at once, or how fast their runs start.';
+COMMENT ON COLUMN howdah.flow_keys.id IS 'Internal number; runs carry it.';
+COMMENT ON COLUMN howdah.flow_keys.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.flow_keys.key IS 'What callers named it, unique within the tenant; tasks of any queue share it.';
+COMMENT ON COLUMN howdah.flow_keys.concurrency IS 'At most so many of its tasks hold a place, from their first claim to their end; as its newest task says. NULL any number.';
+COMMENT ON COLUMN howdah.flow_keys.rate_limit IS 'At most so many of its runs start in a period, beside the burst; NULL any number.';
+COMMENT ON COLUMN howdah.flow_keys.rate_period_s IS 'Seconds of that period.';
+COMMENT ON COLUMN howdah.flow_keys.rate_burst IS 'Runs that may start at once after a rest.';
+COMMENT ON COLUMN howdah.flow_keys.gate_at IS 'When all starts so far would be paid for at the rate; see howdah.gate_room.';
+COMMENT ON COLUMN howdah.flow_keys.put_off_to IS 'When the last run that its rate put off is due again.';
+COMMENT ON COLUMN howdah.flow_keys.created_at IS 'When its first task came, or the first one since it had none.';
+
+ALTER TABLE howdah.flow_keys ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME howdah.flow_keys_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE howdah.idempotency_keys (
     tenant_id integer NOT NULL,
     key text NOT NULL,
@@ -187,6 +226,13 @@ CREATE TABLE howdah.queues (
     timeout_s real DEFAULT 60 NOT NULL,
     created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    max_running integer,
+    rate_limit integer,
+    rate_period_s real,
+    rate_burst integer,
+    gate_at timestamp with time zone,
+    has_flow_keys boolean DEFAULT false NOT NULL,
+    is_limited boolean GENERATED ALWAYS AS (((max_running IS NOT NULL) OR (rate_limit IS NOT NULL) OR has_flow_keys)) STORED NOT NULL,
     keep_history text DEFAULT 'all'::text NOT NULL,
     max_depth integer,
     max_age_s double precision,
@@ -203,9 +249,11 @@ CREATE TABLE howdah.queues (
     CONSTRAINT queues_keep_history_check CHECK ((keep_history = ANY (ARRAY['all'::text, 'failures'::text, 'none'::text]))),
     CONSTRAINT queues_max_age_s_check CHECK (((max_age_s >= (1)::double precision) AND (max_age_s <= (31622400)::double precision))),
     CONSTRAINT queues_max_depth_check CHECK (((max_depth >= 1) AND (max_depth <= 1000000))),
+    CONSTRAINT queues_max_running_check CHECK (((max_running >= 1) AND (max_running <= 1000000))),
     CONSTRAINT queues_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
     CONSTRAINT queues_pause_check CHECK ((((paused_until IS NULL) = (paused_at IS NULL)) AND ((paused_until IS NULL) = (paused_by IS NULL)) AND ((pause_reason IS NULL) OR (paused_until IS NOT NULL)))),
     CONSTRAINT queues_pressure_check CHECK ((((pressure IS NULL) = (pressure_until IS NULL)) AND (pressure = ANY (ARRAY['depth'::text, 'age'::text])))),
+    CONSTRAINT queues_rate_check CHECK ((((rate_limit IS NULL) = (rate_period_s IS NULL)) AND ((rate_limit IS NULL) = (rate_burst IS NULL)) AND ((rate_limit >= 1) AND (rate_limit <= 1000000)) AND ((rate_period_s >= (1)::double precision) AND (rate_period_s <= (86400)::double precision)) AND ((rate_burst >= 1) AND (rate_burst <= 1000000)))),
     CONSTRAINT queues_retry_check CHECK ((jsonb_typeof(retry) = 'object'::text)),
     CONSTRAINT queues_timeout_s_check CHECK (((timeout_s >= (0.1)::double precision) AND (timeout_s <= (86400)::double precision)))
 );
@@ -218,6 +266,13 @@ COMMENT ON COLUMN howdah.queues.retry IS 'Retry policy of tasks that bring none;
 COMMENT ON COLUMN howdah.queues.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
 COMMENT ON COLUMN howdah.queues.created_at IS 'When the queue was made; by its first task if nobody made it before.';
 COMMENT ON COLUMN howdah.queues.updated_at IS 'When its settings last changed.';
+COMMENT ON COLUMN howdah.queues.max_running IS 'At most so many runs of it hold a lease at once; NULL any number.';
+COMMENT ON COLUMN howdah.queues.rate_limit IS 'At most so many runs start in a period, beside the burst; NULL any number.';
+COMMENT ON COLUMN howdah.queues.rate_period_s IS 'Seconds of that period.';
+COMMENT ON COLUMN howdah.queues.rate_burst IS 'Runs that may start at once after a rest.';
+COMMENT ON COLUMN howdah.queues.gate_at IS 'When all starts so far would be paid for at the rate; see howdah.gate_room.';
+COMMENT ON COLUMN howdah.queues.has_flow_keys IS 'True since its first task with a flow key.';
+COMMENT ON COLUMN howdah.queues.is_limited IS 'Its runs are claimed by howdah.claim_limited, not by the plain claim.';
 COMMENT ON COLUMN howdah.queues.keep_history IS 'What finished_runs gets of its runs: all, failures (no successes), or none (but the rows that say cancelled or expired, which are those tasks'' state).';
 COMMENT ON COLUMN howdah.queues.max_depth IS 'Waiting tasks from which on it takes no more; NULL no cap.';
 COMMENT ON COLUMN howdah.queues.max_age_s IS 'Seconds that its oldest due task may wait before it takes no more; NULL no cap.';
@@ -250,9 +305,12 @@ CREATE TABLE howdah.runs (
     deadline_at timestamp with time zone,
     lease_token uuid,
     cancel_mode text,
+    flow_key_id bigint,
+    flow_state smallint,
     CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
     CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
     CONSTRAINT runs_cancel_mode_check CHECK (((cancel_mode IS NULL) OR ((cancel_mode = ANY (ARRAY['soft'::text, 'hard'::text])) AND (lease_token IS NOT NULL)))),
+    CONSTRAINT runs_flow_check CHECK ((((flow_key_id IS NULL) = (flow_state IS NULL)) AND ((flow_state >= 0) AND (flow_state <= 2)) AND (COALESCE((flow_state = 1), false) = ((blocked_by & 4) <> 0)))),
     CONSTRAINT runs_lease_check CHECK ((((lease_token IS NULL) = (lease_expires_at IS NULL)) AND ((lease_token IS NULL) = (deadline_at IS NULL)) AND ((lease_token IS NULL) = (worker_id IS NULL)) AND ((lease_token IS NULL) = (claimed_at IS NULL)))),
     CONSTRAINT runs_priority_check CHECK (((priority >= 0) AND (priority <= 4)))
 )
@@ -277,6 +335,8 @@ COMMENT ON COLUMN howdah.runs.lease_expires_at IS 'The lease ends then unless it
 COMMENT ON COLUMN howdah.runs.deadline_at IS 'The attempt''s timeout ends then; the lease is not renewed past it.';
 COMMENT ON COLUMN howdah.runs.lease_token IS 'Random per claim; only who knows it may renew or end the run. NULL while it waits.';
 COMMENT ON COLUMN howdah.runs.cancel_mode IS 'Cancel asked for while it runs: soft or hard.';
+COMMENT ON COLUMN howdah.runs.flow_key_id IS 'Flow key of its task; NULL if it has none.';
+COMMENT ON COLUMN howdah.runs.flow_state IS '0 no claim has come to it yet, 1 parked until its flow key has room (blocked_by 4), 2 holds a place of its key until the task ends.';
 
 CREATE TABLE howdah.targets (
     id integer NOT NULL,
@@ -402,6 +462,7 @@ CREATE TABLE howdah.tasks (
     tags jsonb,
     http jsonb,
     payload json,
+    flow jsonb,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
     CONSTRAINT tasks_run_at_check CHECK (isfinite(run_at))
@@ -422,6 +483,7 @@ COMMENT ON COLUMN howdah.tasks.retry IS 'Fields of the retry policy that differ 
 COMMENT ON COLUMN howdah.tasks.tags IS 'Names and values chosen by the client; lists filter by them.';
 COMMENT ON COLUMN howdah.tasks.http IS 'HTTP target: url, method, headers, success_statuses, and body with content_type instead of a payload.';
 COMMENT ON COLUMN howdah.tasks.payload IS 'JSON exactly as it came, byte for byte, so that signatures over it hold.';
+COMMENT ON COLUMN howdah.tasks.flow IS 'Flow key with its limits, as the client gave it: key, concurrency, rate.';
 
 ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME howdah.tenants_id_seq
@@ -452,6 +514,12 @@ ALTER TABLE ONLY howdah.ended_leases
 
 ALTER TABLE ONLY howdah.finished_runs
     ADD CONSTRAINT finished_runs_pkey PRIMARY KEY (tenant_id, task_id, claim_no);
+
+ALTER TABLE ONLY howdah.flow_keys
+    ADD CONSTRAINT flow_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.flow_keys
+    ADD CONSTRAINT flow_keys_tenant_id_key_key UNIQUE (tenant_id, key);
 
 ALTER TABLE ONLY howdah.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, key);
@@ -508,6 +576,8 @@ CREATE INDEX queues_history_idx ON howdah.queues USING btree (id) WHERE (keep_hi
 
 CREATE INDEX queues_paused_idx ON howdah.queues USING btree (paused_until) WHERE (paused_until IS NOT NULL);
 
+CREATE INDEX runs_flow_idx ON howdah.runs USING btree (flow_key_id, flow_state, priority DESC, due_at, task_id) WHERE (flow_key_id IS NOT NULL);
+
 CREATE INDEX runs_lease_idx ON howdah.runs USING btree (lease_expires_at) WHERE (lease_expires_at IS NOT NULL);
 
 CREATE INDEX runs_ready_idx ON howdah.runs USING btree (queue_id, priority, run_at, task_id) WHERE (lease_token IS NULL);
@@ -516,6 +586,9 @@ CREATE INDEX workers_live_idx ON howdah.workers USING btree (heartbeat_at) WHERE
 
 ALTER TABLE ONLY howdah.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);
+
+ALTER TABLE ONLY howdah.flow_keys
+    ADD CONSTRAINT flow_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);
 
 ALTER TABLE ONLY howdah.queues
     ADD CONSTRAINT queues_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES howdah.tenants(id);

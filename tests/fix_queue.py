@@ -78,23 +78,37 @@ class Queue:
         conn: psycopg.AsyncConnection[Row] | None = None,
         horizon: tuple[datetime, uuid.UUID] = FLOOR,
         token: uuid.UUID | None = None,
+        priorities: Sequence[int] = (1,),
+        query: str = "run.claim",
     ) -> list[Row]:
-        """Claim up to `count` runs; each row also holds its `lease_token`."""
+        """Claim up to `count` runs of each priority; each row also holds its `lease_token`."""
         token = token or uuid.uuid4()
+        lane_count = len(priorities)
         rows = await self.run(
-            "run.claim",
+            query,
             conn,
-            queue_ids=[self.queue_id],
-            priorities=[1],
-            horizon_run_ats=[horizon[0]],
-            horizon_task_ids=[horizon[1]],
-            shares=[count],
+            queue_ids=[self.queue_id] * lane_count,
+            priorities=list(priorities),
+            horizon_run_ats=[horizon[0]] * lane_count,
+            horizon_task_ids=[horizon[1]] * lane_count,
+            shares=[count] * lane_count,
             target_ids=[self.target_id],
             worker_id=worker_id,
             lease_token=token,
             lease_s=lease_s,
         )
         return [{**row, "lease_token": token} for row in rows]
+
+    async def claim_limited(
+        self, count: int = 1, *, priorities: Sequence[int] = (4, 1), **keywords: Any
+    ) -> list[Row]:
+        """Claim up to `count` runs of each priority as a queue with limits wants it."""
+        return await self.claim(count, priorities=priorities, query="run.claim_limited", **keywords)
+
+    async def settle(self, runs: Sequence[Row] = ()) -> list[Row]:
+        """Give what these runs left free to those that wait for it; returns the lanes to announce."""
+        keys = [run["flow_key_id"] for run in runs if run["flow_key_id"] is not None]
+        return await self.run("run.settle", queue_ids=[self.queue_id], flow_key_ids=keys)
 
     async def complete(
         self, runs: Sequence[Row], outcome: str = "succeeded", conn: psycopg.AsyncConnection[Row] | None = None

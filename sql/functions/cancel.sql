@@ -1,7 +1,7 @@
 -- Cancel a task. One that waits ends at once, with a history row of claim number 0; a running one is
 -- asked to stop through its worker's next heartbeat, which is also sent a wake-up: soft tells the
 -- handler, hard aborts it. Returns the state after the call: cancelled, or running while the request
--- is under way. Raises JQ404 if there is no such task and JQ409 if it has ended already.
+-- is under way. A place of a flow key that it held goes to the next one. Raises JQ404 if there is no such task and JQ409 if it has ended already.
 --
 -- moves: waiting -> cancelled (cancel)
 -- moves: blocked -> cancelled (cancel)
@@ -40,6 +40,10 @@ BEGIN
         tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at
     )
     VALUES (number, task, 0, run.attempt, run.queue_id, 'cancelled', true, run.queued_at, howdah.now());
+    IF run.flow_state = 2 THEN
+        PERFORM pg_notify('howdah_wake', howdah.lane_word(s.queue_id, s.priority, s.run_at))
+        FROM howdah.settle('{}', ARRAY[run.flow_key_id]) AS s;
+    END IF;
     RETURN 'cancelled';
 END
 $$;

@@ -34,6 +34,8 @@ DECLARE
     bytes_max integer;
     queues text[];
     handlers text[];
+    flow_queue_ids integer[];
+    flows jsonb[];
     name_pattern constant text := '^[a-z0-9][a-z0-9_.-]{0,127}$';
     now constant timestamptz := howdah.now();
     -- Ids of other times could fall outside of the partitions; a minute ahead allows for skew.
@@ -74,12 +76,23 @@ BEGIN
             );
     END IF;
 
+    IF items::text LIKE '%"flow"%' THEN
+        SELECT array_agg(q.id ORDER BY i.ordinal), array_agg(i.flow ORDER BY i.ordinal)
+        INTO flow_queue_ids, flows
+        FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
+        JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue
+        WHERE i.flow IS NOT NULL AND i.problem IS NULL;
+        IF flows IS NOT NULL THEN
+            PERFORM howdah.make_flow_keys(tenant, flow_queue_ids, flows);
+        END IF;
+    END IF;
+
     RETURN QUERY
     WITH checked AS MATERIALIZED (
         SELECT
             i.ordinal,
             coalesce(i.id, howdah.new_id(i.ordinal)) AS id,
-            i.priority, i.run_at, i.timeout_s, i.traceparent, i.retry, i.tags, i.http, i.payload,
+            i.priority, i.run_at, i.timeout_s, i.traceparent, i.retry, i.flow, i.tags, i.http, i.payload,
             q.id AS queue_id,
             q.retry AS queue_retry,
             CASE WHEN i.http IS NULL THEN t.id ELSE 0 END AS target_id,
@@ -101,21 +114,32 @@ BEGIN
     ),
     stored AS (
         INSERT INTO howdah.tasks (
-            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, traceparent, retry, tags, http, payload
+            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, traceparent, retry, flow, tags, http,
+            payload
         )
         SELECT
-            tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.traceparent, c.retry, c.tags,
-            c.http, c.payload
+            tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.traceparent, c.retry, c.flow,
+            c.tags, c.http, c.payload
         FROM checked AS c
         WHERE c.problem IS NULL
         ORDER BY c.ordinal
         ON CONFLICT DO NOTHING
-        RETURNING id, queue_id, target_id, priority, run_at
+        RETURNING id, queue_id, target_id, priority, run_at, flow
     ),
     armed AS (
-        INSERT INTO howdah.runs (tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at)
-        SELECT tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at
+        INSERT INTO howdah.runs (
+            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, flow_key_id, flow_state
+        )
+        SELECT
+            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, f.id,
+            CASE WHEN f.id IS NOT NULL THEN 0 END
         FROM stored AS s
+        -- Asked for each task that has one; a join would read all keys of the tenant.
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN s.flow IS NOT NULL THEN
+                (SELECT k.id FROM howdah.flow_keys AS k WHERE k.tenant_id = tenant AND k.key = s.flow ->> 'key')
+            END AS id
+        ) AS f
         RETURNING task_id, run_at
     )
     SELECT

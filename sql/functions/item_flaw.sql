@@ -11,7 +11,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     fields constant text[] := ARRAY[
-        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'tags', 'traceparent'
+        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'flow', 'tags',
+        'traceparent'
     ];
     field text;
     harmless json;
@@ -41,7 +42,7 @@ BEGIN
         WHERE f.key <> ALL (fields)
             OR (f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null')
             OR (
-                f.key IN ('http', 'retry', 'tags')
+                f.key IN ('http', 'retry', 'flow', 'tags')
                 AND (length(f.value::text) > 100000 OR f.value::text ~ long_exponent)
             )
     LOOP

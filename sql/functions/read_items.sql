@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION howdah.read_items(
 )
 RETURNS TABLE (
     ordinal integer, id uuid, queue text, handler text, priority smallint, run_at timestamptz, timeout_s double precision,
-    traceparent text, retry jsonb, tags jsonb, http jsonb, payload json, problem text
+    traceparent text, retry jsonb, flow jsonb, tags jsonb, http jsonb, payload json, problem text
 )
 LANGUAGE sql STABLE
 AS $$
@@ -21,7 +21,7 @@ AS $$
                     AND x.id::uuid < id_high
                     THEN x.id::uuid
             END AS id,
-            x.queue, x.handler, x.priority, x.http, x.retry, x.tags, x.traceparent,
+            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.traceparent,
             x.run_at AS run_at_given,
             x.delay AS delay_given,
             x.timeout AS timeout_given,
@@ -31,11 +31,11 @@ AS $$
             CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
         FROM ROWS FROM (
             json_to_recordset(items) AS (
-                id text, queue json, handler json, priority json, http jsonb, retry jsonb, tags jsonb,
+                id text, queue json, handler json, priority json, http jsonb, retry jsonb, flow jsonb, tags jsonb,
                 traceparent json, run_at json, delay json, timeout json
             )
         ) WITH ORDINALITY AS x (
-            id, queue, handler, priority, http, retry, tags, traceparent, run_at, delay, timeout, ordinal
+            id, queue, handler, priority, http, retry, flow, tags, traceparent, run_at, delay, timeout, ordinal
         )
     )
     SELECT
@@ -48,7 +48,7 @@ AS $$
         coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS run_at,
         i.timeout_s,
         i.traceparent #>> '{}' AS traceparent,
-        i.retry, i.tags, i.http, i.payload,
+        i.retry, i.flow, i.tags, i.http, i.payload,
         CASE
             WHEN i.has_id AND i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
             WHEN i.queue IS NULL OR json_typeof(i.queue) <> 'string'
@@ -73,6 +73,8 @@ AS $$
                 THEN 'validation ' || howdah.http_problem(i.http, i.payload IS NOT NULL)
             WHEN i.retry IS NOT NULL AND howdah.retry_problem(i.retry) IS NOT NULL
                 THEN 'validation ' || howdah.retry_problem(i.retry)
+            WHEN i.flow IS NOT NULL AND howdah.flow_problem(i.flow) IS NOT NULL
+                THEN 'validation ' || howdah.flow_problem(i.flow)
             WHEN i.tags IS NOT NULL AND howdah.tags_problem(i.tags) IS NOT NULL
                 THEN 'validation ' || howdah.tags_problem(i.tags)
             WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'

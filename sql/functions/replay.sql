@@ -13,6 +13,8 @@ DECLARE
     task ALIAS FOR id;
     now constant timestamptz := howdah.now();
     dead howdah.dead_letters;
+    flow jsonb;
+    key_id bigint;
 BEGIN
     -- Of two replays at once the second waits here, and then finds nothing.
     DELETE FROM howdah.dead_letters AS d WHERE d.tenant_id = number AND d.task_id = task RETURNING d.* INTO dead;
@@ -20,12 +22,21 @@ BEGIN
         RAISE EXCEPTION 'the task is no dead letter: it is %', howdah.ended_state(number, task) USING ERRCODE = 'JQ409';
     END IF;
     -- The age of its attempts counts from now.
-    UPDATE howdah.tasks AS t SET run_at = now WHERE t.tenant_id = number AND t.id = task;
+    UPDATE howdah.tasks AS t SET run_at = now WHERE t.tenant_id = number AND t.id = task RETURNING t.flow INTO flow;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the task is gone: there is nothing to be run' USING ERRCODE = 'JQ409';
     END IF;
-    INSERT INTO howdah.runs (tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at)
-    VALUES (number, task, dead.queue_id, dead.target_id, dead.priority, dead.claim_no, now, dead.queued_at, now);
+    IF flow IS NOT NULL THEN
+        PERFORM howdah.make_flow_keys(number, ARRAY[dead.queue_id], ARRAY[flow]);
+        SELECT f.id INTO key_id FROM howdah.flow_keys AS f WHERE f.tenant_id = number AND f.key = flow ->> 'key';
+    END IF;
+    INSERT INTO howdah.runs (
+        tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at, flow_key_id, flow_state
+    )
+    VALUES (
+        number, task, dead.queue_id, dead.target_id, least(dead.priority, 3), dead.claim_no, now, dead.queued_at, now, key_id,
+        CASE WHEN key_id IS NOT NULL THEN 0 END
+    );
     IF coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
         PERFORM pg_notify('howdah_wake', howdah.lane_word(dead.queue_id, dead.priority, now));
     END IF;

@@ -1,4 +1,5 @@
--- Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody.
+-- Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody. Lanes of queues that
+-- have limits are passed by: see run/claim_limited.
 -- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares: one element per lane (at most 256);
 --   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s: seconds.
 -- returns: one row per claimed run with what its execution needs, 0 to sum(shares).
@@ -16,7 +17,9 @@ WITH picked AS MATERIALIZED (
         %(queue_ids)b::integer[], %(priorities)b::smallint[], %(horizon_run_ats)b::timestamptz[],
         %(horizon_task_ids)b::uuid[], %(shares)b::integer[]
     ) AS lane (queue_id, priority, horizon_run_at, horizon_task_id, share)
-    JOIN howdah.queues AS q ON q.id = lane.queue_id AND (q.paused_until IS NULL OR q.paused_until <= howdah.now())
+    JOIN howdah.queues AS q ON q.id = lane.queue_id
+        AND NOT q.is_limited
+        AND (q.paused_until IS NULL OR q.paused_until <= howdah.now())
     CROSS JOIN LATERAL (
         SELECT r.ctid, r.tenant_id, r.task_id
         FROM howdah.runs AS r
