@@ -99,9 +99,7 @@ class Queue:
         )
         return [{**row, "lease_token": token} for row in rows]
 
-    async def claim_limited(
-        self, count: int = 1, *, priorities: Sequence[int] = (4, 1), **keywords: Any
-    ) -> list[Row]:
+    async def claim_limited(self, count: int = 1, *, priorities: Sequence[int] = (4, 1), **keywords: Any) -> list[Row]:
         """Claim up to `count` runs of each priority as a queue with limits wants it."""
         return await self.claim(count, priorities=priorities, query="run.claim_limited", **keywords)
 

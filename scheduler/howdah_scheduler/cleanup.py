@@ -38,6 +38,7 @@ class Cleanup(Chore):
             await self._leftovers.delete_idempotency_keys(conn),
             await self._leftovers.forget_leases(conn),
             await self._leftovers.delete_stats(conn, self._retention_s),
+            await self._leftovers.delete_flow_keys(conn),
             await self._leftovers.delete_workers(conn, self._retention_s + NAMED_MARGIN_S),
             await self._leftovers.delete_queues(conn, self._retention_s + NAMED_MARGIN_S),
         ]

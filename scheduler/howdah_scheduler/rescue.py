@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from howdah.core import metrics
 from howdah.core.store.expired_runs import PAGE_RUNS, ExpiredRuns
+from howdah.core.store.flow_keys import FlowKeys
 from howdah.core.store.maintenance import Maintenance
 from howdah.core.wake import LaneReady
 from howdah_scheduler.chore import Chore, Pace, Round
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from howdah.core.db.connect import Connection
-    from howdah.core.store.expired_runs import Rescued, Unrescued
+    from howdah.core.store.expired_runs import ExpiredRun, Rescued, Unrescued
     from howdah.core.store.maintenance import Held
 
 INTERVAL_S: Final = 1.0
@@ -49,6 +50,7 @@ class Rescue(Chore):
     def __init__(self, schema: str) -> None:
         """Work on the tables of one schema."""
         self._runs = ExpiredRuns(schema)
+        self._keys = FlowKeys(schema)
         self._store = Maintenance(schema)
 
     async def work(self, conn: Connection, held: Held) -> Round:
@@ -64,6 +66,7 @@ class Rescue(Chore):
             await self._defer(conn, unrescued)
         _report(rescued)
         words = [LaneReady.at(run.queue_id, run.priority, run.run_at) for run in rescued if run.run_at is not None]
+        words += await self._settle(conn, expired)
         return Round(next_in_s=0 if len(expired) == PAGE_RUNS else INTERVAL_S, words=words)
 
     async def _hold_s(self, conn: Connection, held: Held) -> float:
@@ -71,6 +74,15 @@ class Rescue(Chore):
         hold_s = min(await self._store.lease_max(conn), HOLD_S_MAX)
         was_away = held.since_good_s is None or held.since_good_s > GAP_S_MAX
         return hold_s if was_away or held.since_start_s < hold_s else 0.0
+
+    async def _settle(self, conn: Connection, expired: Sequence[ExpiredRun]) -> list[LaneReady]:
+        """Give what the runs have left free of their limits to those that wait for it."""
+        limited = [run for run in expired if run.is_limited]
+        if not limited:
+            return []
+        key_ids = {run.flow_key_id for run in limited if run.flow_key_id is not None}
+        due = await self._keys.settle(conn, sorted({run.queue_id for run in limited}), sorted(key_ids))
+        return [LaneReady.at(lane.queue_id, lane.priority, lane.run_at) for lane in due]
 
     async def _defer(self, conn: Connection, unrescued: Sequence[Unrescued]) -> None:
         """Let no run that cannot be ended stand in the way of those behind it."""

@@ -27,6 +27,7 @@ from howdah_scheduler.partitions import MakePartitions
 from howdah_scheduler.queues import Queues
 from howdah_scheduler.rescue import Rescue
 from howdah_scheduler.retention import Retention
+from howdah_scheduler.settle import Settle
 from howdah_scheduler.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
     schema, retention_s = settings.schema, settings.retention_s
     return [
         ("rescue", "hot", [Rescue(schema)]),
-        ("lanes", "hot", [Queues(schema), Sweep(schema), Park(schema)]),
+        ("lanes", "hot", [Queues(schema), Sweep(schema), Park(schema), Settle(schema)]),
         ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
         ("retention", "direct", [Retention(schema, retention_s)]),
     ]

@@ -14,6 +14,7 @@ AS $$
 DECLARE
     tenant ALIAS FOR tenant_id;
     wanted jsonb[];
+    locked_count integer;
 BEGIN
     UPDATE howdah.queues AS q
     SET has_flow_keys = true
@@ -31,17 +32,22 @@ BEGIN
         FROM unnest(flows) WITH ORDINALITY AS u (flow, ordinal)
         ORDER BY u.flow ->> 'key', u.ordinal DESC
     ) AS l;
-    INSERT INTO howdah.flow_keys (tenant_id, key, concurrency, rate_limit, rate_period_s, rate_burst)
-    SELECT tenant, w.key, w.concurrency, w.rate_limit, w.rate_period_s, w.rate_burst
-    FROM howdah.read_flows(wanted) AS w
-    WHERE NOT EXISTS (SELECT FROM howdah.flow_keys AS f WHERE f.tenant_id = tenant AND f.key = w.key)
-    ORDER BY w.key
-    ON CONFLICT DO NOTHING;
-    PERFORM 1
-    FROM howdah.flow_keys AS f
-    WHERE f.tenant_id = tenant AND f.key = ANY (ARRAY(SELECT w.key FROM howdah.read_flows(wanted) AS w))
-    ORDER BY f.key
-    FOR KEY SHARE;
+    LOOP
+        INSERT INTO howdah.flow_keys (tenant_id, key, concurrency, rate_limit, rate_period_s, rate_burst)
+        SELECT tenant, w.key, w.concurrency, w.rate_limit, w.rate_period_s, w.rate_burst
+        FROM howdah.read_flows(wanted) AS w
+        WHERE NOT EXISTS (SELECT FROM howdah.flow_keys AS f WHERE f.tenant_id = tenant AND f.key = w.key)
+        ORDER BY w.key
+        ON CONFLICT DO NOTHING;
+        PERFORM 1
+        FROM howdah.flow_keys AS f
+        WHERE f.tenant_id = tenant AND f.key = ANY (ARRAY(SELECT w.key FROM howdah.read_flows(wanted) AS w))
+        ORDER BY f.key
+        FOR KEY SHARE;
+        GET DIAGNOSTICS locked_count = ROW_COUNT;
+        -- One that was cleaned away just then is made anew.
+        EXIT WHEN locked_count = cardinality(wanted);
+    END LOOP;
     UPDATE howdah.flow_keys AS f
     SET concurrency = w.concurrency, rate_limit = w.rate_limit, rate_period_s = w.rate_period_s, rate_burst = w.rate_burst
     FROM howdah.read_flows(wanted) AS w

@@ -81,3 +81,5 @@ COMMENT ON COLUMN howdah.runs.flow_state IS '0 no claim has come to it yet, 1 pa
 -- Empty for tasks without a flow key. Answers how many hold a place, who is next, and which keys have runs at all.
 CREATE INDEX runs_flow_idx ON howdah.runs (flow_key_id, flow_state, priority DESC, due_at, task_id)
 WHERE flow_key_id IS NOT NULL;
+
+INSERT INTO howdah.maintenance (chore) VALUES ('settle');

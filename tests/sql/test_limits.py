@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
-    from tests.fix_queue import Queue, Row
+    from tests.fix_queue import Queue
 
 FLOW = {"key": "customer-42", "concurrency": 1}
 
@@ -183,10 +184,14 @@ async def test_parked_runs_are_not_looked_at_again(queue: Queue) -> None:
     """While a key is full, claims change nothing any more."""
     await queue.enqueue(30, flow=FLOW)
     await queue.claim_limited(9)
-    [before] = await queue.sql("SELECT md5(string_agg(r::text || r.xmin::text, ',' ORDER BY task_id)) FROM howdah.runs r")
+    [before] = await queue.sql(
+        "SELECT md5(string_agg(r::text || r.xmin::text, ',' ORDER BY task_id)) FROM howdah.runs r"
+    )
     for _ in range(3):
         assert await queue.claim_limited(9) == []
-    [after] = await queue.sql("SELECT md5(string_agg(r::text || r.xmin::text, ',' ORDER BY task_id)) FROM howdah.runs r")
+    [after] = await queue.sql(
+        "SELECT md5(string_agg(r::text || r.xmin::text, ',' ORDER BY task_id)) FROM howdah.runs r"
+    )
 
     assert after == before
 
@@ -306,7 +311,7 @@ async def test_a_rate_of_a_key_spreads_its_starts(queue: Queue) -> None:
         if len(starts) == 4:
             break
     rows = await queue.sql("SELECT task_id, extract(epoch FROM claimed_at)::float8 AS s FROM howdah.runs ORDER BY s")
-    gaps = [after["s"] - before["s"] for before, after in zip(rows, rows[1:], strict=False)]
+    gaps = [after["s"] - before["s"] for before, after in itertools.pairwise(rows)]
 
     assert [row["task_id"] for row in rows] == ids
     assert all(0.5 <= gap < 0.65 for gap in gaps)
@@ -317,7 +322,7 @@ async def test_put_off_runs_are_looked_at_when_they_may_start(queue: Queue) -> N
     await queue.enqueue(100, flow={"key": "k", "rate": {"limit": 10, "period": "1s", "burst": 1}})
     assert len(await queue.claim_limited(100)) == 1
     rows = await queue.sql("SELECT run_at FROM howdah.runs WHERE lease_token IS NULL ORDER BY run_at, task_id")
-    gaps = {round((b["run_at"] - a["run_at"]).total_seconds(), 3) for a, b in zip(rows, rows[1:], strict=False)}
+    gaps = {round((b["run_at"] - a["run_at"]).total_seconds(), 3) for a, b in itertools.pairwise(rows)}
 
     assert len(rows) == 99
     assert gaps == {0.1}

@@ -235,7 +235,7 @@ async def test_every_task_is_in_the_view_of_its_state_and_in_no_other(queue: Que
 async def test_tasks_blocked_names_every_reason(queue: Queue) -> None:
     """Each bit of blocked_by becomes words; a missing worker names the handler that it would need."""
     await queue.enqueue()
-    await queue.sql("UPDATE howdah.runs SET blocked_by = 15, run_at = 'infinity'")
+    await queue.sql("UPDATE howdah.runs SET blocked_by = 15, run_at = 'infinity', flow_key_id = 1, flow_state = 1")
     [blocked] = await queue.sql("SELECT reason, blocked_by FROM howdah.tasks_blocked")
 
     assert blocked["blocked_by"] == 15

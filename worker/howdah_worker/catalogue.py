@@ -47,6 +47,7 @@ class Catalogue:
         self._serves_http = serves_http
         self._queues: dict[int, tuple[int, str]] = {}
         self._ignored: set[int] = set()
+        self._limited: frozenset[int] = frozenset()
         self._tenants: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._handlers: dict[int, Handler] = {}
         self._loaded_at = -float("inf")
@@ -77,6 +78,7 @@ class Catalogue:
         served = {queue.id for queue in queues if any(fnmatchcase(queue.name, each) for each in self._patterns)}
         self._ignored = {queue.id for queue in queues} - served
         self._queues = {queue.id: (queue.tenant_id, queue.name) for queue in queues if queue.id in served}
+        self._limited = frozenset(queue.id for queue in queues if queue.is_limited)
         self._tenants = {tenant.id: (tenant.name, (tenant.secret,)) for tenant in tenants}
         known = self._handlers.keys()
         self._handlers = {
@@ -89,6 +91,10 @@ class Catalogue:
     def queues(self) -> Mapping[int, int]:
         """Return the tenant of each queue to claim from, by queue."""
         return {queue_id: tenant_id for queue_id, (tenant_id, _) in self._queues.items()}
+
+    def limited(self) -> frozenset[int]:
+        """Return the queues that had limits at the last refresh."""
+        return self._limited
 
     def is_known(self, queue_id: int) -> bool:
         """Tell whether the queue was there at the last refresh, to claim from or not."""

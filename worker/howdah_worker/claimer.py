@@ -239,6 +239,7 @@ class Claimer:
                 worker_id=self._worker_id,
                 lease_token=token,
                 lease_s=self._lease_s,
+                limited=self._catalogue.limited(),
             )
         except BaseException:
             self._unanswered[token, source.in_threads] = sent_at

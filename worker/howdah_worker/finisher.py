@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from howdah.core.db.connect import Connection
-    from howdah.core.model import LeaseKey, Rearmed
+    from howdah.core.model import LeaseKey
     from howdah.core.settings import Settings
     from howdah.core.store.lanes import Lanes
     from howdah.core.store.reports import Recorded
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from howdah_worker.lease_keeper import LeaseKeeper
     from howdah_worker.run import Run
     from howdah_worker.tally import TallySheet
+    from howdah_worker.vacancies import Vacancies
 
 # More rows in one statement cost no less each, and hold their locks for longer.
 BATCH_MAX: Final = 1_000
@@ -62,6 +63,7 @@ class Finisher:
         lanes: Lanes,
         keeper: LeaseKeeper,
         tally: TallySheet,
+        vacancies: Vacancies,
         *,
         on_rearmed: Callable[[LaneKey, int], None],
         on_room: Callable[[], None],
@@ -74,6 +76,7 @@ class Finisher:
             lanes: Statements that notify.
             keeper: Holds the leases until they are ended.
             tally: Counts what happened per queue.
+            vacancies: Gives away what ended runs leave free.
             on_rearmed: Called with the lane and the due time of each run that waits again.
             on_room: Called after each batch.
         """
@@ -83,6 +86,7 @@ class Finisher:
         self._lanes = lanes
         self._keeper = keeper
         self._tally = tally
+        self._vacancies = vacancies
         self._on_rearmed = on_rearmed
         self._on_room = on_room
         self._pending: list[Run] = []
@@ -106,6 +110,7 @@ class Finisher:
         """Take note of a run whose report its handler's own transaction has recorded."""
         self._keeper.forget([run])
         self._tally.count([run], {})
+        self._vacancies.leave([run])
         self._wanted.set()
 
     def backlog(self) -> int:
@@ -137,6 +142,8 @@ class Finisher:
                     self._under_way = []
                     self._done.set()
                     self._on_room()
+                if self._vacancies:
+                    await retry_forever(self._give_vacancies, "finish", stop)
                 if self._locked and time.monotonic() >= self._locked_at:
                     await retry_forever(self._look_at_locked, "finish", stop)
                 if self._dayless and time.monotonic() >= self._dayless_at:
@@ -198,8 +205,10 @@ class Finisher:
         verdicts = {each.key: each for each in recorded.rearmed}
         odd = {key for key, _ in recorded.refused} | {key for key, _ in recorded.unrecorded} | set(recorded.already)
         self._tally.count([run for run in batch if run.key not in odd] if odd else batch, verdicts)
+        self._vacancies.leave(batch)
         for each in recorded.rearmed:
-            self._rearmed(each)
+            if each.run_at is not None:
+                self._tell(LaneKey(each.queue_id, each.priority), each.run_at)
         by_key = {run.key: run for run in batch} if odd or recorded.replaced else {}
         for key, outcome in recorded.refused:
             self._refused(by_key[key], outcome)
@@ -223,12 +232,15 @@ class Finisher:
         self._locked = [run for run in self._locked if run.key in locked]
         self._locked_at = time.monotonic() + LOCKED_PAUSE_S
 
-    def _rearmed(self, each: Rearmed) -> None:
-        if each.run_at is None:
-            return
-        lane = LaneKey(each.queue_id, each.priority)
-        self._on_rearmed(lane, each.run_at)
-        self._words[lane] = min(each.run_at, self._words.get(lane, each.run_at))
+    async def _give_vacancies(self) -> None:
+        async with self._connected() as conn:
+            lanes = await self._vacancies.give(conn)
+        for lane, run_at in lanes:
+            self._tell(lane, run_at)
+
+    def _tell(self, lane: LaneKey, run_at: int) -> None:
+        self._on_rearmed(lane, run_at)
+        self._words[lane] = min(run_at, self._words.get(lane, run_at))
 
     def _refused(self, run: Run, outcome: str | None) -> None:
         if run.is_in_doubt and outcome == "succeeded":

@@ -86,6 +86,7 @@ class Run:
         "claimed_at",
         "deadline",
         "deadline_at",
+        "flow_key_id",
         "handler",
         "has_seen",
         "has_task",
@@ -126,6 +127,7 @@ class Run:
     http: bytes | None
     tags: bytes | None
     traceparent: str | None
+    flow_key_id: int | None
     has_task: bool
     report: Report
 
@@ -148,6 +150,7 @@ class Run:
             self.http,
             self.tags,
             self.traceparent,
+            self.flow_key_id,
         ) = row
         self.token = token
         self.claimed_at = self.renewed_at = claimed_at

@@ -50,6 +50,7 @@ from howdah_worker.lease_keeper import LeaseKeeper
 from howdah_worker.run_context import Surroundings
 from howdah_worker.tally import TallySheet
 from howdah_worker.transaction import Transactions
+from howdah_worker.vacancies import Vacancies
 
 if TYPE_CHECKING:
     from howdah.core.service import ExitCode, Service
@@ -148,6 +149,7 @@ class _Worker:
             lanes,
             self._keeper,
             TallySheet(Stats(settings.schema), clock),
+            Vacancies(runs, catalogue),
             on_rearmed=self._claimer.rearmed,
             on_room=self._claimer.room,
         )

@@ -40,6 +40,7 @@ class ClaimedRun(NamedTuple):
     http: bytes | None
     tags: bytes | None
     traceparent: str | None
+    flow_key_id: int | None
 
 
 class Report(NamedTuple):
@@ -167,6 +168,7 @@ class QueueRow(NamedTuple):
     tenant_id: int
     tenant: str
     name: str
+    is_limited: bool
 
 
 class TargetRow(NamedTuple):

@@ -1,13 +1,17 @@
 -- Lock a page of runs whose lease has run out, oldest first, to be failed as lost in the same transaction.
 -- params: hold_until: leases that ended before it count no crash (their workers could not renew them).
--- returns: tenant_id, task_id, lease_token, counts_crash; at most 500 rows.
+-- returns: tenant_id, task_id, lease_token, counts_crash, queue_id, is_limited (of its queue), flow_key_id; at most
+--   500 rows.
 -- locks: runs by lease_expires_at, SKIP LOCKED.
 -- index: runs_lease_idx
 SELECT
     r.tenant_id,
     r.task_id,
     r.lease_token,
-    coalesce(r.lease_expires_at >= %(hold_until)b::timestamptz, true) AS counts_crash
+    coalesce(r.lease_expires_at >= %(hold_until)b::timestamptz, true) AS counts_crash,
+    r.queue_id,
+    coalesce((SELECT q.is_limited FROM howdah.queues AS q WHERE q.id = r.queue_id), false) AS is_limited,
+    r.flow_key_id
 FROM howdah.runs AS r
 WHERE r.lease_expires_at < howdah.now()
 ORDER BY r.lease_expires_at

@@ -87,6 +87,13 @@ class Int4s(_Packed):
     element_oid, oid, layout = 23, 1007, struct.Struct("!ii")
 
 
+class Int8s(_Packed):
+    """bigint[]; may hold `None`."""
+
+    __slots__ = ()
+    element_oid, oid, layout = 20, 1016, struct.Struct("!iq")
+
+
 class Bools(_Packed):
     """boolean[]; may hold `None`."""
 
@@ -176,7 +183,7 @@ class _ArrayDumper(Dumper):
         return obj.encode()
 
 
-for _each in (Int2s, Int4s, Bools, Float4s, Float8s, Instants, Texts, Uuids):
+for _each in (Int2s, Int4s, Int8s, Bools, Float4s, Float8s, Instants, Texts, Uuids):
     psycopg.adapters.register_dumper(_each, _ArrayDumper)
 
 

@@ -27,6 +27,9 @@ class ExpiredRun(NamedTuple):
     task_id: UUID
     lease_token: UUID
     counts_crash: bool
+    queue_id: int
+    is_limited: bool
+    flow_key_id: int | None
 
 
 class Rescued(NamedTuple):

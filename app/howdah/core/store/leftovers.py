@@ -32,6 +32,14 @@ class Leftovers:
         """Delete a page of minute statistics older than `retention_s`; return how many."""
         return (await conn.execute(load("stats.delete_old", self._schema), {"retention_s": retention_s})).rowcount
 
+    async def delete_flow_keys(self, conn: Connection) -> int:
+        """Delete a page of flow keys that no live task has; return how many were looked at."""
+        cursor = await conn.execute(load("flow_key.lock_idle", self._schema))
+        ids = [row[0] for row in await cursor.fetchall()]
+        # Only now that they are locked can no task come to have them.
+        await conn.execute(load("flow_key.delete_idle", self._schema), {"ids": ids})
+        return len(ids)
+
     async def delete_workers(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of workers that were last heard of before `retention_s`; return how many."""
         return (await conn.execute(load("worker.delete_old", self._schema), {"retention_s": retention_s})).rowcount

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
-from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Texts, Uuids
+from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Int8s, Texts, Uuids
 from howdah.core.db.errors import translated
 from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
-from howdah.core.model import Beat, LeaseKey
+from howdah.core.model import Beat, LaneKey, LeaseKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Container, Sequence
 
     import psycopg
     from psycopg.abc import QueryNoTemplate
@@ -39,6 +39,8 @@ class Runs:
     def __init__(self, schema: str) -> None:
         """Work on the installation with this schema."""
         self._claim = KeptCursor(load("run.claim", schema))
+        self._claim_limited = KeptCursor(load("run.claim_limited", schema))
+        self._settle = load("run.settle", schema)
         self._find_claimed = load("run.find_claimed", schema)
         self._complete = load("run.complete", schema)
         self._completing = KeptCursor(self._complete)
@@ -57,10 +59,12 @@ class Runs:
         worker_id: int,
         lease_token: bytes,
         lease_s: float,
+        limited: Container[int] = (),
     ) -> list[tuple[Any, ...]]:
-        """Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody.
+        """Lease ready runs of the offered lanes, oldest first in each.
 
-        One statement, committed when this returns.
+        One statement for lanes without limits, which waits for nobody, and one for lanes of queues that have
+        some, which waits for other claims of them; each committed by itself.
 
         Args:
             conn: Hot, autocommit, reading raw.
@@ -69,6 +73,7 @@ class Runs:
             worker_id: Holder of the leases.
             lease_token: 16 random bytes, new for each call; by them `find_claimed` finds the runs of a lost answer.
             lease_s: Until the leases end unless renewed.
+            limited: Queues that have limits, as far as is known: the plain statement passes their lanes by.
 
         Returns:
             Rows in the order of `ClaimedRun`'s fields, as plain tuples; in no order.
@@ -76,19 +81,19 @@ class Runs:
         Raises:
             DatabaseUnavailable: The connection is lost; whether runs were claimed is unknown.
         """
-        parameters = {
-            "queue_ids": Int4s([offer.lane.queue_id for offer in offers]),
-            "priorities": Int2s([offer.lane.priority for offer in offers]),
-            "horizon_run_ats": Instants([offer.horizon_run_at for offer in offers]),
-            "horizon_task_ids": Uuids([offer.horizon_task_id for offer in offers]),
-            "shares": Int4s([offer.share for offer in offers]),
+        lease = {
             "target_ids": Int4s(target_ids),
             "worker_id": worker_id,
             "lease_token": UUID(bytes=lease_token),
             "lease_s": lease_s,
         }
+        held = [offer for offer in offers if offer.lane.queue_id in limited] if limited else []
         with translated():
-            return await self._claim.fetch(conn, parameters)
+            if not held:
+                return await self._claim.fetch(conn, _offered(offers) | lease)
+            free = [offer for offer in offers if offer.lane.queue_id not in limited]
+            rows = await self._claim_limited.fetch(conn, _offered(held) | lease)
+            return rows + (await self._claim.fetch(conn, _offered(free) | lease) if free else [])
 
     async def find_claimed(self, conn: Connection, lease_token: bytes, worker_id: int) -> list[tuple[Any, ...]]:
         """Return the runs that a claim took whose answer was lost, as `claim` would have.
@@ -98,6 +103,28 @@ class Runs:
         """
         parameters = {"lease_token": UUID(bytes=lease_token), "worker_id": worker_id}
         return await _fetch(conn, (self._find_claimed, parameters))
+
+    async def settle(
+        self, conn: Connection, queue_ids: Collection[int], flow_key_ids: Collection[int]
+    ) -> list[tuple[LaneKey, int]]:
+        """Give what ended runs of queues with limits have left free to those that wait for it.
+
+        Call it after they were recorded; too often does no harm.
+
+        Args:
+            conn: Reading raw.
+            queue_ids: Their queues.
+            flow_key_ids: Their flow keys.
+
+        Returns:
+            Lanes that have due runs now, to be announced, with the instant of the oldest.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {"queue_ids": Int4s(list(queue_ids)), "flow_key_ids": Int8s(list(flow_key_ids))}
+        rows = await _fetch(conn, (self._settle, parameters))
+        return [(LaneKey(row[0], row[1]), row[2]) for row in rows]
 
     def complete(self, reports: Sequence[Report]) -> Statement:
         """Record runs that succeeded or were cancelled: their rows leave, history is appended.
@@ -196,6 +223,16 @@ def _complete_parameters(reports: Sequence[Report]) -> dict[str, Any]:
 def _sparse(column: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a column of NULLs as an empty one, which costs the server nothing to take apart: unnest() fills it up."""
     return () if column.count(None) == len(column) else column
+
+
+def _offered(offers: Sequence[Offer]) -> dict[str, Any]:
+    return {
+        "queue_ids": Int4s([offer.lane.queue_id for offer in offers]),
+        "priorities": Int2s([offer.lane.priority for offer in offers]),
+        "horizon_run_ats": Instants([offer.horizon_run_at for offer in offers]),
+        "horizon_task_ids": Uuids([offer.horizon_task_id for offer in offers]),
+        "shares": Int4s([offer.share for offer in offers]),
+    }
 
 
 def _lease_parameters(keys: Sequence[LeaseKey]) -> dict[str, Any]:
