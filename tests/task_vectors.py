@@ -57,6 +57,8 @@ ACCEPTED: Final = [
     '{"queue": "q", "handler": "h", "timeout": "PT24H", "retry": {"max_attempts": 1000, "backoff": "fixed"}}',
     '{"queue": "q", "handler": "h", "retry": {"backoff": "list", "list": ["0s", "24h"], "jitter": 0}}',
     '{"queue": "q", "handler": "h", "retry": {"statuses": [404, 500], "errors": ["timeout", "Überlauf"]}}',
+    '{"queue": "q", "handler": "h", "flow": {"key": "customer-42", "concurrency": 1}}',
+    '{"queue": "q", "handler": "h", "flow": {"key": "é 1", "rate": {"limit": 1000000, "period": "24h", "burst": 1}}}',
     '{"queue": "q", "handler": "h", "tags": {"a": "", "b.c": "é"}}',
     '{"queue": "q", "handler": "h", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}',
     '{"queue": "q", "http": {"url": "https://example.com"}}',
@@ -102,7 +104,7 @@ REFUSED: Final = [
     Refused('{"queue": "q", "handler": "h", "timeout": true}', "/timeout"),
     *(
         Refused('{"queue": "q", "handler": "h", "' + field + '": null}', "/" + field)
-        for field in ("http", "priority", "run_at", "delay", "timeout", "retry", "tags", "traceparent")
+        for field in ("http", "priority", "run_at", "delay", "timeout", "retry", "flow", "tags", "traceparent")
     ),
     Refused('{"queue": "q", "handler": "h", "timeout": -1}', "/timeout"),
     Refused('{"queue": "q", "handler": "h", "timeout": 1e18}', "/timeout"),
@@ -139,6 +141,34 @@ REFUSED: Final = [
     Refused('{"queue": "q", "handler": "h", "tags": {"a": -1E+400000}}', "/tags/a", http_code="invalid_json"),
     Refused('{"queue": "q", "http": {"url": 1e400000}}', "/http/url", http_code="invalid_json"),
     Refused('{"queue": "q", "handler": "h", "retry": {"backoff": "list", "list": ["1s", "x"]}}', "/retry/list/1"),
+    *(
+        Refused('{"queue": "q", "handler": "h", "flow": ' + flow + "}", "/flow" + pointer)
+        for flow, pointer in (
+            ('"k"', ""),
+            ('{"key": "k"}', ""),
+            ('{"concurrency": 1}', "/key"),
+            ('{"key": "", "concurrency": 1}', "/key"),
+            ('{"key": "' + "x" * 10_000 + '", "concurrency": 1}', "/key"),
+            ('{"key": "a\\nb", "concurrency": 1}', "/key"),
+            ('{"key": 7, "concurrency": 1}', "/key"),
+            ('{"key": null, "concurrency": 1}', "/key"),
+            ('{"key": "k", "concurrency": 0}', "/concurrency"),
+            ('{"key": "k", "concurrency": -1}', "/concurrency"),
+            ('{"key": "k", "concurrency": 1.5}', "/concurrency"),
+            ('{"key": "k", "concurrency": 1000001}', "/concurrency"),
+            ('{"key": "k", "concurrency": 1000000000000}', "/concurrency"),
+            ('{"key": "k", "concurrency": "1"}', "/concurrency"),
+            ('{"key": "k", "rate": 5}', "/rate"),
+            ('{"key": "k", "rate": {"period": "1s"}}', "/rate/limit"),
+            ('{"key": "k", "rate": {"limit": 0, "period": "1s"}}', "/rate/limit"),
+            ('{"key": "k", "rate": {"limit": 1}}', "/rate/period"),
+            ('{"key": "k", "rate": {"limit": 1, "period": "0s"}}', "/rate/period"),
+            ('{"key": "k", "rate": {"limit": 1, "period": "2d"}}', "/rate/period"),
+            ('{"key": "k", "rate": {"limit": 1, "period": "1s", "burst": 0}}', "/rate/burst"),
+            ('{"key": "k", "rate": {"limit": 1, "period": "1s", "per": 1}}', "/rate/per"),
+            ('{"key": "k", "concurrency": 1, "limit": 1}', "/limit"),
+        )
+    ),
     Refused('{"queue": "q", "handler": "h", "tags": {"a": 1}}', "/tags/a"),
     Refused('{"queue": "q", "handler": "h", "tags": "a"}', "/tags"),
     Refused('{"queue": "q", "handler": "h", "traceparent": "junk"}', "/traceparent"),

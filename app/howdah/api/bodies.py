@@ -110,7 +110,7 @@ def _read_sound_batch(
     if not 1 <= len(batch.tasks) <= BATCH_TASKS_MAX or b"\\u0000" in body:
         return None
     items: list[tuple[TaskCreate, bytes | None] | Problem] = []
-    # As in `_refuse_duplicates`. The pairs inside of http, retry and tags are not counted, so tasks with them fail.
+    # As in `_refuse_duplicates`. Pairs inside of http, retry, flow and tags are not counted, so tasks with them fail.
     colons = body.count(b":") - len(parsed) - sum(map(len, parsed["tasks"]))
     may_be_deep = False
     for task in batch.tasks:

@@ -38,6 +38,7 @@ def kind_of(task: TaskCreate) -> Kind | None:
         or task.delay is not UNSET
         or task.timeout is not UNSET
         or task.retry is not UNSET
+        or task.flow is not UNSET
         or task.tags is not UNSET
     ):
         return None

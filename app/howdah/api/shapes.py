@@ -133,6 +133,48 @@ class Retry(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
+class Rate(Struct, forbid_unknown_fields=True):
+    """How fast runs may start: in any span of t at most burst + limit * t / period of them."""
+
+    limit: Annotated[
+        int, Meta(description="Starts in each period.", extra_json_schema={"minimum": 1, "maximum": 1_000_000})
+    ]
+    period: Annotated[Duration, Meta(description="1 second to 24 hours.")]
+    burst: (
+        Annotated[
+            int,
+            Meta(
+                description="Starts at once after a rest; the limit if not given.",
+                extra_json_schema={"minimum": 1, "maximum": 1_000_000},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Flow(Struct, forbid_unknown_fields=True):
+    """Bounds how many tasks with the same key go on at once, or how fast their runs start; one of the two, or both."""
+
+    key: Annotated[
+        str,
+        Meta(
+            description="Shared by all queues of the tenant. The limits of its newest task hold.",
+            extra_json_schema={"minLength": 1, "maxLength": 255},
+        ),
+    ]
+    concurrency: (
+        Annotated[
+            int,
+            Meta(
+                description="So many tasks hold a place, from the first attempt to the end; 1 runs them in order.",
+                extra_json_schema={"minimum": 1, "maximum": 1_000_000},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    rate: Rate | UnsetType = UNSET
+
+
 class TaskCreate(Struct, forbid_unknown_fields=True):
     """A task to be stored: exactly one of `handler` and `http` says what it runs."""
 
@@ -158,6 +200,7 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
         Annotated[Duration, Meta(description="For one attempt, 0.1 seconds to 24 hours; else the queue's.")] | UnsetType
     ) = UNSET
     retry: Retry | UnsetType = UNSET
+    flow: Flow | UnsetType = UNSET
     tags: (
         Annotated[dict[str, str], Meta(description="At most 32, to find the task by; values of 256 characters.")]
         | UnsetType
@@ -189,11 +232,12 @@ class Task(Struct):
     http: HttpTarget | UnsetType = UNSET
     payload: Json | UnsetType = UNSET
     retry: Annotated[Retry, Meta(description="As given.")] | UnsetType = UNSET
+    flow: Flow | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     blocked_by: (
         Annotated[
             list[Literal["steps", "approval", "flow_key", "no_worker"]],
-            Meta(description="no_worker: no live worker serves its target."),
+            Meta(description="flow_key: its key has no room; no_worker: no live worker serves its target."),
         ]
         | UnsetType
     ) = UNSET

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from howdah.core.store.tasks import Stored
 
 _decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
+_decode_flow: Final = msgspec.json.Decoder(shapes.Flow).decode
 _decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
 _decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -41,6 +42,7 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
         http=_shown_http(task.http, reads_payloads=reads_payloads),
         payload=msgspec.Raw(payload) if reads_payloads and payload is not None else msgspec.UNSET,
         retry=task.retry,
+        flow=task.flow,
         traceparent=task.traceparent,
     )
 
@@ -60,6 +62,7 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         tags=_decode_tags(row.tags) if row.tags is not None else {},
         handler=_set(row.handler),
         retry=_decode_retry(row.retry) if row.retry is not None else msgspec.UNSET,
+        flow=_decode_flow(row.flow) if row.flow is not None else msgspec.UNSET,
         traceparent=_set(row.traceparent),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),

@@ -144,6 +144,10 @@ MOVES: Final = frozenset(
         Move(Stage.BLOCKED, Stage.WAITING, "change"),
         # A dead letter gets all its attempts again.
         Move(Stage.FAILED, Stage.WAITING, "replay"),
+        # Its flow key has no room, until another task of the key ends; or its rate lets it start later only.
+        Move(Stage.WAITING, Stage.BLOCKED, "hold"),
+        Move(Stage.BLOCKED, Stage.WAITING, "grant"),
+        Move(Stage.WAITING, Stage.WAITING, "put_off"),
         # No live worker serves its target; later one does again.
         Move(Stage.WAITING, Stage.BLOCKED, "park"),
         Move(Stage.BLOCKED, Stage.WAITING, "unpark"),

@@ -28,6 +28,7 @@ ROW: tuple[Any, ...] = tuple(
         http=None,
         tags=None,
         traceparent=None,
+        flow_key_id=None,
     )
 )
 
