@@ -97,7 +97,7 @@ class Queue:
             lease_token=token,
             lease_s=lease_s,
         )
-        return [{**row, "lease_token": token} for row in rows]
+        return [{**row, "lease_token": token} for row in rows if row["task_id"] is not None]
 
     async def claim_limited(self, count: int = 1, *, priorities: Sequence[int] = (4, 1), **keywords: Any) -> list[Row]:
         """Claim up to `count` runs of each priority as a queue with limits wants it."""

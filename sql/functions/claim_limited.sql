@@ -10,7 +10,10 @@
 --   * one that its flow key's rate does not let start is put off to when it should;
 --   * all others are claimed, up to the lane's share and to what the queue's max_running and rate leave.
 --
--- Rate tokens of a queue are taken in blocks of 100 ms, so that its row is updated ten times a second at most.
+-- A lane in which runs were parked or put off, and fewer were claimed than its share, may have more that is due: it
+-- comes back as a row of its own, with nothing but its queue_id and priority.
+--
+-- A paused queue is passed by. Rate tokens of a queue are taken in blocks of 100 ms, so that its row is updated ten times a second at most.
 --
 -- A lock that cannot be had within 50 ms is held by a client's open transaction. A queue is left out then; the runs of
 -- a flow key are parked, out of the way of others, and the scheduler grants them their place later.
@@ -36,7 +39,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    now constant timestamptz := howdah.now();
+    now timestamptz := howdah.now();
     look_ahead constant integer := 100;
     -- Of the queues whose lock was had, in id order.
     locked_ids integer[];
@@ -60,6 +63,7 @@ DECLARE
     key_pause interval[];
     -- What becomes of the runs.
     lane_used integer[] := array_fill(0, ARRAY[cardinality(shares)]);
+    lane_passed boolean[] := array_fill(false, ARRAY[cardinality(shares)]);
     claimed tid[] := '{}';
     parked tid[] := '{}';
     put_off tid[] := '{}';
@@ -84,6 +88,7 @@ BEGIN
     IF locked_ids IS NULL THEN
         RETURN;
     END IF;
+    now := howdah.now_exactly();
 
     WITH busy AS MATERIALIZED (
         SELECT r.queue_id, count(*)::integer AS running
@@ -96,7 +101,8 @@ BEGIN
         FROM unnest(queue_ids, shares) AS w (queue_id, share)
         GROUP BY w.queue_id
     )
-    SELECT array_agg(least(offer.wanted, room.by_running, room.by_rate) ORDER BY s.id) INTO queue_room
+    SELECT array_agg(CASE WHEN s.paused_until > now THEN 0 ELSE least(offer.wanted, room.by_running, room.by_rate) END ORDER BY s.id)
+    INTO queue_room
     FROM howdah.queues AS s
     JOIN offer ON offer.queue_id = s.id
     CROSS JOIN LATERAL (
@@ -160,6 +166,7 @@ BEGIN
 
     IF key_ids IS NOT NULL THEN
         locked_keys := howdah.lock_flow_keys(key_ids);
+        now := howdah.now_exactly();
         -- Of a key that could not be locked nothing may start.
         SELECT
             array_agg(CASE WHEN f.concurrency IS NOT NULL OR NOT is_locked THEN
@@ -207,6 +214,7 @@ BEGIN
             IF NOT has_place[i] THEN
                 IF key_room[k] <= 0 THEN
                     parked := parked || place[i];
+                    lane_passed[lane_no[i]] := true;
                     CONTINUE;
                 END IF;
                 key_room[k] := key_room[k] - 1;
@@ -214,6 +222,7 @@ BEGIN
             IF key_has_rate[k] AND key_used[k] >= key_starts[k] THEN
                 -- To the head of the line if it has its place, as what was put off before; else to its end.
                 put_off := put_off || place[i];
+                lane_passed[lane_no[i]] := true;
                 IF has_place[i] THEN
                     put_off_to := put_off_to || key_opens_at[k];
                     key_opens_at[k] := key_opens_at[k] + key_pause[k];
@@ -278,6 +287,13 @@ BEGIN
         r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
         coalesce(t.timeout_s, picked.timeout_s), r.deadline_at,
         t.id IS NOT NULL, t.payload, t.http, t.tags, t.traceparent, r.flow_key_id;
+    RETURN QUERY
+    SELECT
+        NULL::integer, NULL::uuid, l.queue_id, NULL::integer, l.priority, NULL::integer, NULL::integer, NULL::timestamptz,
+        NULL::timestamptz, NULL::real, NULL::timestamptz, NULL::boolean, NULL::json, NULL::jsonb, NULL::jsonb, NULL::text,
+        NULL::bigint
+    FROM unnest(queue_ids, priorities, shares, lane_used, lane_passed) AS l (queue_id, priority, share, used, has_passed)
+    WHERE l.has_passed AND l.used < l.share;
 END
 $$;
 COMMENT ON FUNCTION howdah.claim_limited(integer[], smallint[], timestamptz[], uuid[], integer[], integer[], integer, uuid, double precision) IS 'Internal: claims runs of queues that have limits.';

@@ -7,10 +7,9 @@ AS $$
     SELECT
         u.flow ->> 'key',
         (u.flow ->> 'concurrency')::integer,
-        (u.flow #>> '{rate,limit}')::integer,
-        howdah.duration_s(u.flow #>> '{rate,period}')::real,
-        coalesce(u.flow #>> '{rate,burst}', u.flow #>> '{rate,limit}')::integer
+        r.rate_limit, r.rate_period_s, r.rate_burst
     FROM unnest(flows) WITH ORDINALITY AS u (flow, ordinal)
+    CROSS JOIN LATERAL howdah.read_rate(u.flow -> 'rate') AS r
     ORDER BY u.ordinal
 $$;
 COMMENT ON FUNCTION howdah.read_flows(jsonb[]) IS 'Internal: the limits that flows ask for.';

@@ -232,7 +232,7 @@ class Claimer:
         token = uuid4().bytes
         sent_at = time.monotonic()
         try:
-            rows = await self._runs.claim(
+            claim = await self._runs.claim(
                 conn,
                 offers,
                 source.target_ids,
@@ -245,9 +245,9 @@ class Claimer:
             self._unanswered[token, source.in_threads] = sent_at
             raise
         metrics.CLAIM_SECONDS.observe_many([time.monotonic() - sent_at])
-        source.book.claimed(offers, rows)
-        if rows:
-            self._accept(executor, rows, token, sent_at, in_threads=source.in_threads)
+        source.book.claimed(offers, claim.rows, claim.unfinished)
+        if claim.rows:
+            self._accept(executor, claim.rows, token, sent_at, in_threads=source.in_threads)
 
     def _accept(
         self,

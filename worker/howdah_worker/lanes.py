@@ -16,9 +16,9 @@ last (run_at, task id) claimed, but never less than 500 ms ago, since transactio
 commit late; or 10 s before a peek that found nothing due. A wake-up that names an
 older run_at takes it back once.
 
-Of the lanes of a paused queue nothing is known: claims and peeks pass them by. So they
-lose their horizons, and are looked at from their beginnings once the pause is over,
-which a peek has said when, or a wake-up says.
+Lanes of a queue that is paused, or whose limits leave no room, are closed: claims and
+peeks pass them by. Their horizons stay where they were, and they are looked at again
+when they open, which a peek has said when, or a wake-up says.
 
 Instants are microseconds since 2000 by the database's clock.
 """
@@ -242,18 +242,24 @@ class LaneBook:
                     offers += (self._offer(lane, now, n) for lane, n in _weigh(lanes.values(), share))
         return offers
 
-    def claimed(self, offers: Sequence[Offer], rows: Iterable[Sequence[Any]]) -> None:
+    def claimed(
+        self, offers: Sequence[Offer], rows: Iterable[Sequence[Any]], unfinished: Iterable[LaneKey] = ()
+    ) -> None:
         """Learn from the answer of a claim: where each lane stands, and which are drained.
 
         Args:
             offers: What was offered.
             rows: Claimed runs, with `ClaimedRun`'s fields.
+            unfinished: Lanes that may have more although they yielded less than their shares.
         """
         found: dict[tuple[int, int], list[Position]] = {offer.lane: [] for offer in offers}
         for row in rows:
             found[row[_QUEUE_ID], row[_PRIORITY]].append((row[_RUN_AT], row[_TASK_ID]))
         if len(offers) > LANES_PER_CLAIM // 2:
             self._adapt(sum(map(len, found.values())) / sum(offer.share for offer in offers))
+        for key in unfinished:
+            if (lane := self._lanes.get(key)) is not None:
+                lane.is_woken = True
         for offer in offers:
             lane = self._lanes.get(offer.lane)
             if lane is not None:
@@ -273,9 +279,10 @@ class LaneBook:
             due = found.get(each.lane)
             if lane is None:
                 continue
-            if due is not None and due.is_paused:
-                # Whatever lies in it, and comes to lie in it until the pause is over, nobody has looked at.
-                lane.floor, lane.misses = START, 0
+            if due is not None and due.is_closed:
+                # Whatever lies in it, and comes to lie in it until it opens, nobody has looked at.
+                asked_from = (each.run_at, each.task_id)
+                lane.floor, lane.misses = min(lane.floor or asked_from, asked_from), 0
             elif not lane.is_ready and (due is None or due.run_at is None or due.run_at > now):
                 # Between where the peek began and now there is nothing, unless an older run was named meanwhile.
                 if lane.floor is None or lane.floor >= (each.run_at, each.task_id):

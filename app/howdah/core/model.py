@@ -150,15 +150,15 @@ class Due(NamedTuple):
 
     Attributes:
         lane: The lane.
-        run_at: Of the first run at or above the lane's horizon; of a paused lane the end of the pause, or None.
+        run_at: Of the first run at or above the lane's horizon; of a closed lane when it opens, or None.
         wait_s: Until then; negative if it is due.
-        is_paused: Its queue is paused, and the lane was not looked into.
+        is_closed: Its queue is paused, or its limits leave no room; the lane was not looked into.
     """
 
     lane: LaneKey
     run_at: int | None
     wait_s: float | None
-    is_paused: bool = False
+    is_closed: bool = False
 
 
 class QueueRow(NamedTuple):

@@ -57,7 +57,7 @@ class Lanes:
             ahead_s: Runs that are due later than in so many seconds do not count.
 
         Returns:
-            One item for each lane in which such a run waits, or whose queue is paused, in no order.
+            One item for each lane in which such a run waits, or which is closed, in no order.
 
         Raises:
             DatabaseUnavailable: The connection is lost.

@@ -7,14 +7,14 @@ keeper's thread steps in for it) comes as a `Statement` that either executes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from howdah.core.db.arrays import Bools, Float4s, Float8s, Instants, Int2s, Int4s, Int8s, Texts, Uuids
 from howdah.core.db.errors import translated
 from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
-from howdah.core.model import Beat, LaneKey, LeaseKey
+from howdah.core.model import Beat, ClaimedRun, LaneKey, LeaseKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Sequence
@@ -31,6 +31,21 @@ if TYPE_CHECKING:
 # How far past its deadline a lease may reach: time to wait in a worker before it starts
 # (1 s at most), for a cancelled handler to clean up (5 s) and for the outcome to be recorded.
 GRACE_S: Final = 10.0
+
+
+_TASK_ID, _QUEUE_ID, _PRIORITY = map(ClaimedRun._fields.index, ("task_id", "queue_id", "priority"))
+
+
+class Claim(NamedTuple):
+    """What a claim took.
+
+    Attributes:
+        rows: Runs in the order of `ClaimedRun`'s fields, as plain tuples; in no order.
+        unfinished: Lanes that may have more due runs although their shares were not filled.
+    """
+
+    rows: list[tuple[Any, ...]]
+    unfinished: Sequence[LaneKey] = ()
 
 
 class Runs:
@@ -60,7 +75,7 @@ class Runs:
         lease_token: bytes,
         lease_s: float,
         limited: Container[int] = (),
-    ) -> list[tuple[Any, ...]]:
+    ) -> Claim:
         """Lease ready runs of the offered lanes, oldest first in each.
 
         One statement for lanes without limits, which waits for nobody, and one for lanes of queues that have
@@ -76,7 +91,7 @@ class Runs:
             limited: Queues that have limits, as far as is known: the plain statement passes their lanes by.
 
         Returns:
-            Rows in the order of `ClaimedRun`'s fields, as plain tuples; in no order.
+            The runs, and the lanes that may have more although their shares were not filled.
 
         Raises:
             DatabaseUnavailable: The connection is lost; whether runs were claimed is unknown.
@@ -90,10 +105,13 @@ class Runs:
         held = [offer for offer in offers if offer.lane.queue_id in limited] if limited else []
         with translated():
             if not held:
-                return await self._claim.fetch(conn, _offered(offers) | lease)
+                return Claim(await self._claim.fetch(conn, _offered(offers) | lease))
             free = [offer for offer in offers if offer.lane.queue_id not in limited]
-            rows = await self._claim_limited.fetch(conn, _offered(held) | lease)
-            return rows + (await self._claim.fetch(conn, _offered(free) | lease) if free else [])
+            found = await self._claim_limited.fetch(conn, _offered(held) | lease)
+            rows = [row for row in found if row[_TASK_ID] is not None]
+            if free:
+                rows += await self._claim.fetch(conn, _offered(free) | lease)
+        return Claim(rows, [LaneKey(row[_QUEUE_ID], row[_PRIORITY]) for row in found if row[_TASK_ID] is None])
 
     async def find_claimed(self, conn: Connection, lease_token: bytes, worker_id: int) -> list[tuple[Any, ...]]:
         """Return the runs that a claim took whose answer was lost, as `claim` would have.
