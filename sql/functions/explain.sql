@@ -3,6 +3,10 @@
 --
 -- not_due, retry_wait: its time, or that of its next attempt, has not come.
 -- paused: its queue is paused, since when, by whom, why, and until when.
+-- flow_key_full: its flow key has as many tasks under way as it may; which ones.
+-- flow_rate: the rate of its flow key has put it off.
+-- queue_full, queue_rate: its queue has as many runs under way as it may, and which; or has started as many as its
+--   rate allows for now.
 -- no_worker: no live worker has its handler (or delivers callbacks); it is parked until one registers.
 -- unserved: live workers have it, but none of them claims from its queue (HOWDAH_QUEUES).
 -- behind: due, with so many due runs of its lane before it (10,000 means at least that).
@@ -23,6 +27,7 @@ DECLARE
     task ALIAS FOR id;
     now constant timestamptz := howdah.now();
     ahead_max constant integer := 10000;
+    holders_max constant integer := 5;
     run howdah.runs;
     queue text;
     is_paused boolean := false;
@@ -97,8 +102,33 @@ BEGIN
                     coalesce(' (' || (last_error ->> 'type') || ': ' || left(last_error ->> 'message', 200) || ')', ''), run.due_at),
                 run.due_at, NULL::integer;
         ELSE
-            RETURN QUERY SELECT 'not_due', format('it is due at %s', run.due_at), run.due_at, NULL::integer;
+            RETURN QUERY
+            SELECT
+                CASE WHEN run.flow_state = 2 THEN 'flow_rate' ELSE 'not_due' END,
+                CASE
+                    WHEN run.flow_state = 2
+                        THEN format('the rate of its flow key (%s in %s s) has put it off until %s', f.rate_limit, f.rate_period_s, run.due_at)
+                    ELSE format('it is due at %s', run.due_at)
+                END,
+                run.due_at, NULL::integer
+            FROM (SELECT 1) AS one
+            LEFT JOIN howdah.flow_keys AS f ON f.id = run.flow_key_id;
         END IF;
+    END IF;
+    IF run.blocked_by & 4 <> 0 THEN
+        RETURN QUERY
+        SELECT
+            'flow_key_full',
+            format('flow key %s lets %s of its tasks go on at once; places are held by %s', f.key, f.concurrency, coalesce(holder.tasks, 'nobody any more')),
+            NULL::timestamptz, NULL::integer
+        FROM howdah.flow_keys AS f
+        CROSS JOIN LATERAL (
+            SELECT string_agg(h.task_id::text, ', ' ORDER BY h.task_id) AS tasks
+            FROM (
+                SELECT r.task_id FROM howdah.runs AS r WHERE r.flow_key_id = f.id AND r.flow_state = 2 LIMIT holders_max
+            ) AS h
+        ) AS holder
+        WHERE f.id = run.flow_key_id;
     END IF;
 
     FOR message, until IN
@@ -112,6 +142,32 @@ BEGIN
         code := 'paused';
         RETURN NEXT;
     END LOOP;
+
+    RETURN QUERY
+    SELECT
+        'queue_full',
+        format('queue %s lets %s of its runs go on at once, and these do: %s', q.name, q.max_running, busy_with.tasks),
+        NULL::timestamptz, NULL::integer
+    FROM howdah.queues AS q
+    CROSS JOIN LATERAL (
+        SELECT
+            count(*) AS count,
+            array_to_string((array_agg(r.task_id::text ORDER BY r.task_id))[:holders_max], ', ')
+                || CASE WHEN count(*) > holders_max THEN ', …' ELSE '' END AS tasks
+        FROM howdah.runs AS r
+        WHERE r.lease_expires_at IS NOT NULL AND r.queue_id = q.id
+    ) AS busy_with
+    WHERE q.id = run.queue_id AND q.max_running <= busy_with.count;
+    RETURN QUERY
+    SELECT
+        'queue_rate',
+        format('queue %s has started as many runs as its rate allows (%s in %s s) until %s', q.name, q.rate_limit, q.rate_period_s, gate.opens_at),
+        gate.opens_at, NULL::integer
+    FROM howdah.queues AS q
+    CROSS JOIN LATERAL (
+        SELECT howdah.gate_opens_at(q.gate_at, 1, q.rate_limit, q.rate_period_s, q.rate_burst) AS opens_at
+    ) AS gate
+    WHERE q.id = run.queue_id AND gate.opens_at > now;
 
     -- As in the view stuck: a worker is live while its heartbeat is younger than three leases.
     SELECT count(*), array_agg(w.id) FILTER (WHERE w.claims), sum(w.concurrency) FILTER (WHERE w.claims)
@@ -136,7 +192,7 @@ BEGIN
         RETURN QUERY SELECT
             'no_worker', format('no live worker served %s until now; a scheduler releases it', target),
             NULL::timestamptz, NULL::integer;
-    ELSIF run.due_at <= now AND NOT is_paused THEN
+    ELSIF run.due_at <= now AND run.blocked_by = 0 AND NOT is_paused THEN
         SELECT count(*) INTO ahead
         FROM (
             SELECT 1

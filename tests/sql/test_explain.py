@@ -165,3 +165,50 @@ async def test_explain_of_a_callback_names_it(queue: Queue) -> None:
     [reason] = await _explain(queue, row["id"])
 
     assert reason["message"] == "no live worker serves HTTP callbacks"
+
+
+async def test_task_behind_a_full_flow_key_names_who_holds_its_places(queue: Queue) -> None:
+    """It is blocked, and the task that holds the place is named."""
+    await _worker(queue)
+    holder, task = await queue.enqueue(2, flow={"key": "customer-42", "concurrency": 1})
+    await queue.claim_limited(9)
+    [reason] = await _explain(queue, task)
+
+    assert reason["code"] == "flow_key_full"
+    assert reason["message"].endswith(f"customer-42 lets 1 of its tasks go on at once; places are held by {holder}")
+
+
+async def test_task_that_a_rate_put_off_says_until_when(queue: Queue) -> None:
+    """The rate of its flow key is the reason, not its time."""
+    await _worker(queue)
+    _, task = await queue.enqueue(2, flow={"key": "k", "rate": {"limit": 1, "period": "1m"}})
+    await queue.claim_limited(9)
+    [reason] = await _explain(queue, task)
+    [run] = await queue.sql("SELECT due_at FROM howdah.runs WHERE task_id = %s", task)
+
+    assert (reason["code"], reason["until"]) == ("flow_rate", run["due_at"])
+
+
+async def test_task_of_a_full_queue_names_what_runs(queue: Queue) -> None:
+    """The limit of the queue is said first, then its place in the line."""
+    await _worker(queue)
+    first, second = await queue.enqueue(2)
+    await queue.sql("SELECT howdah.set_queue('q', '{\"max_running\": 1}')")
+    await queue.claim_limited(9)
+    full, place = await _explain(queue, second)
+
+    assert (full["code"], place["code"]) == ("queue_full", "next")
+    assert full["message"].endswith(f"these do: {first}")
+
+
+async def test_task_of_a_queue_over_its_rate_says_when_it_may_start(queue: Queue) -> None:
+    """The gate opens when the next start is paid for."""
+    await _worker(queue)
+    _, second = await queue.enqueue(2)
+    await queue.sql("""SELECT howdah.set_queue('q', '{"rate": {"limit": 1, "period": "1m"}}')""")
+    await queue.claim_limited(9)
+    gate, place = await _explain(queue, second)
+    [row] = await queue.sql("SELECT extract(epoch FROM %s - howdah.now())::float8 AS s", gate["until"])
+
+    assert (gate["code"], place["code"]) == ("queue_rate", "next")
+    assert 50 < row["s"] <= 60

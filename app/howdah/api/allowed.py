@@ -60,6 +60,7 @@ def _type_of(shape: type) -> inspect.Type:
 
 
 def _bare(described: inspect.Type) -> inspect.Type:
+    described = _unless_null(described)
     return described.type if isinstance(described, inspect.Metadata) else described
 
 

@@ -56,6 +56,8 @@ _QUEUE: Final[dict[str, Any]] = {
     "keep_history": "all",
     "max_depth": 100000,
     "max_age": None,
+    "max_running": 20,
+    "rate": {"limit": 100, "period": "1m", "burst": 10},
     "created_at": "2026-03-01T08:00:00Z",
     "updated_at": "2026-03-01T08:00:00Z",
 }
@@ -102,7 +104,13 @@ REQUESTS: Final[dict[str, Any]] = {
     "tasks_patch": {"priority": "high", "run_at": "2026-03-01T09:00:00Z"},
     "tasks_run_now": {},
     "tasks_retry": {},
-    "queues_put": {"retry": {"max_attempts": 8}, "timeout": "30s", "max_depth": 100000},
+    "queues_put": {
+        "retry": {"max_attempts": 8},
+        "timeout": "30s",
+        "max_depth": 100000,
+        "max_running": 20,
+        "rate": {"limit": 100, "period": "1m", "burst": 10},
+    },
     "queues_patch": {"timeout": "45s", "max_depth": None},
     "queues_pause": {"reason": "the mail provider is down", "for": "2h"},
     "queues_resume": {},

@@ -35,6 +35,8 @@ TIMEOUT_S_MIN: Final = 0.1
 TIMEOUT_S_MAX: Final = 86_400.0
 # As the CHECK constraints of the table have it.
 DEPTH_MAX: Final = 1_000_000
+LIMIT_MAX: Final = 1_000_000
+PERIOD_S_MAX: Final = 86_400.0
 AHEAD_S_MAX: Final = 366 * 86_400.0
 # As the view queue_live counts: more rows of a kind would make the answer slow exactly when it is wanted.
 COUNT_MAX: Final = 10_000
@@ -58,20 +60,23 @@ async def put(call: Call) -> Answer:
     backend = call.backend
     async with backend.database.transaction() as conn:
         queue, is_new = await backend.queues.put(conn, call.key.tenant_id, name, whole)
+    backend.notifier.say(CatalogueChanged())
     if is_new:
-        backend.notifier.say(CatalogueChanged())
         return json_answer(201, _queue_of(queue), (b"location", f"/v1/queues/{name}".encode()))
     return json_answer(200, _queue_of(queue))
 
 
 async def patch(call: Call) -> Answer:
-    """Change the settings of a queue that are given; null takes a cap away."""
+    """Change the settings of a queue that are given; null takes a cap or limit away."""
     name, settings = await _written(call)
     change = _checked(settings)
     async with call.backend.database.transaction() as conn:
         queue = await call.backend.queues.patch(conn, call.key.tenant_id, name, change)
     if queue is None:
         raise _no_queue(name)
+    # Workers claim from queues with limits in another way.
+    if change.sets_running or change.sets_rate:
+        call.backend.notifier.say(CatalogueChanged())
     return json_answer(200, _queue_of(queue))
 
 
@@ -223,7 +228,28 @@ def _checked(settings: shapes.QueueWrite) -> QueueChange:
         if settings.max_age is not None:
             age_s = _seconds(settings.max_age, "/max_age", 1.0, AHEAD_S_MAX, "1 second to 366 days")
         change = change._replace(sets_age=True, max_age_s=age_s)
+    if settings.max_running is not msgspec.UNSET:
+        if settings.max_running is not None and not 1 <= settings.max_running <= LIMIT_MAX:
+            raise invalid("/max_running", f"must be a whole number from 1 to {LIMIT_MAX}")
+        change = change._replace(sets_running=True, max_running=settings.max_running)
+    if settings.rate is not msgspec.UNSET:
+        change = change._replace(sets_rate=True, rate=None if settings.rate is None else _rate(settings.rate))
     return change
+
+
+def _rate(rate: shapes.Rate) -> bytes:
+    for field in ("limit", "burst"):
+        number = getattr(rate, field)
+        if number is not msgspec.UNSET and not 1 <= number <= LIMIT_MAX:
+            raise invalid(f"/rate/{field}", f"must be a whole number from 1 to {LIMIT_MAX}")
+    _seconds(rate.period, "/rate/period", 1.0, PERIOD_S_MAX, "1 second to 24 hours")
+    return msgspec.json.encode(rate)
+
+
+def _rate_of(row: QueueSettings) -> shapes.Rate | None:
+    if row.rate_limit is None or row.rate_period_s is None or row.rate_burst is None:
+        return None
+    return shapes.Rate(row.rate_limit, duration(row.rate_period_s), row.rate_burst)
 
 
 def _end_of(asked: shapes.QueuePause) -> tuple[datetime | None, float | None]:
@@ -263,6 +289,8 @@ def _queue_of(row: QueueSettings) -> shapes.Queue:
         keep_history=row.keep_history,
         max_depth=row.max_depth,
         max_age=None if row.max_age_s is None else duration(row.max_age_s),
+        max_running=row.max_running,
+        rate=_rate_of(row),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

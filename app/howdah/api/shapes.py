@@ -272,8 +272,8 @@ class Reason(Struct):
     code: Annotated[
         str,
         Meta(
-            description="not_due, retry_wait, no_worker, unserved, behind, next, running, cancel_requested, "
-            "lease_expired or ended."
+            description="not_due, retry_wait, paused, flow_key_full, flow_rate, queue_full, queue_rate, no_worker, "
+            "unserved, behind, next, running, cancel_requested, lease_expired or ended."
         ),
     ]
     message: Annotated[str, Meta(description="For people.")]
@@ -417,6 +417,18 @@ class QueueWrite(Struct, forbid_unknown_fields=True):
         | UnsetType
         | None
     ) = UNSET
+    max_running: (
+        Annotated[
+            int,
+            Meta(
+                description="At most so many of its runs go on at once, over all workers.",
+                extra_json_schema={"minimum": 1, "maximum": 1_000_000},
+            ),
+        ]
+        | UnsetType
+        | None
+    ) = UNSET
+    rate: Annotated[Rate, Meta(description="How fast its runs start, over all workers.")] | UnsetType | None = UNSET
 
 
 class QueuePause(Struct, forbid_unknown_fields=True):
@@ -462,6 +474,8 @@ class Queue(Struct):
     keep_history: KeepHistory
     max_depth: int | None
     max_age: Duration | None
+    max_running: int | None
+    rate: Rate | None
     created_at: Moment
     updated_at: Moment
 

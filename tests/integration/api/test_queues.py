@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import psycopg
+import pytest
 
 from tests.fix_api import Api, assert_problem
 
@@ -68,6 +72,45 @@ async def test_settings_that_are_not_allowed_are_refused_with_all_their_places(a
         assert_problem(answer, 422, "validation", ["queue"])
 
     assert await api.sql("SELECT 1 FROM howdah.queues") == []
+
+
+async def test_limits_are_set_shown_and_taken_away(api: Api) -> None:
+    """PUT and PATCH take max_running and rate; null takes them away, PUT without them too."""
+    limits = {"max_running": 5, "rate": {"limit": 10, "period": "1m", "burst": 2}}
+    made = (await api.request("PUT", "/v1/queues/mail", limits)).json()
+    patched = (await api.request("PATCH", "/v1/queues/mail", {"rate": {"limit": 3, "period": "90s"}})).json()
+    freed = (await api.request("PATCH", "/v1/queues/mail", {"rate": None})).json()
+    replaced = (await api.request("PUT", "/v1/queues/mail", {})).json()
+
+    assert (made["max_running"], made["rate"]) == (5, limits["rate"])
+    assert (patched["max_running"], patched["rate"]) == (5, {"limit": 3, "period": "90s", "burst": 3})
+    assert (freed["max_running"], freed["rate"]) == (5, None)
+    assert (replaced["max_running"], replaced["rate"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("limits", "pointer"),
+    [
+        ({"max_running": 0}, "/max_running"),
+        ({"max_running": -1}, "/max_running"),
+        ({"max_running": 10**12}, "/max_running"),
+        ({"max_running": 1.5}, "/max_running"),
+        ({"rate": {"limit": 0, "period": "1s"}}, "/rate/limit"),
+        ({"rate": {"limit": 1}}, "/rate/period"),
+        ({"rate": {"limit": 1, "period": "0.5s"}}, "/rate/period"),
+        ({"rate": {"limit": 1, "period": "25h"}}, "/rate/period"),
+        ({"rate": {"limit": 1, "period": "1s", "burst": 0}}, "/rate/burst"),
+        ({"rate": {"limit": 1, "period": "1s", "per": 1}}, "/rate/per"),
+        ({"rate": 5}, "/rate"),
+    ],
+)
+async def test_limits_that_are_not_allowed_are_refused(api: Api, limits: dict[str, Any], pointer: str) -> None:
+    """Over HTTP and from SQL, with the place at fault; nothing is changed."""
+    answer = await api.request("PUT", "/v1/queues/mail", limits)
+    assert_problem(answer, 422, "validation", [pointer])
+    with pytest.raises(psycopg.DatabaseError, match=f"^{pointer} "):
+        await api.sql("SELECT howdah.set_queue('mail', %s)", json.dumps(limits))
+    assert (await api.get("/v1/queues/mail")).status_code == 404
 
 
 async def test_new_queue_is_told_to_the_workers(api: Api) -> None:

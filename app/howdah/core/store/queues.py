@@ -28,6 +28,11 @@ class QueueSettings(NamedTuple):
     keep_history: Literal["all", "failures", "none"]
     max_depth: int | None
     max_age_s: float | None
+    max_running: int | None
+    rate_limit: int | None
+    """With the next two: runs started in a period, its seconds, and how many at once."""
+    rate_period_s: float | None
+    rate_burst: int | None
     pressure: Literal["depth", "age"] | None
     """The cap for which it refuses tasks now."""
     paused_until: datetime | None
@@ -52,6 +57,12 @@ class QueueChange(NamedTuple):
     """None: no cap."""
     sets_age: bool = False
     max_age_s: float | None = None
+    sets_running: bool = False
+    max_running: int | None = None
+    """None: no limit."""
+    sets_rate: bool = False
+    rate: bytes | None = None
+    """JSON object, as clients write it; None: no limit."""
 
 
 class Window(NamedTuple):
@@ -116,7 +127,8 @@ class Queues:
         """Make a queue, or replace all its settings; return it and whether it is new."""
         cursor = raw_json_cursor(conn)
         parameters = _parameters(tenant_id, name, change)
-        del parameters["sets_depth"], parameters["sets_age"]
+        for name in ("sets_depth", "sets_age", "sets_running", "sets_rate"):
+            del parameters[name]
         await cursor.execute(load("queue.put", self._schema), parameters)
         row = await cursor.fetchone()
         assert row is not None, "an upsert returns a row"
@@ -142,5 +154,5 @@ class Queues:
 
 
 def _parameters(tenant_id: int, name: str, change: QueueChange) -> dict[str, object]:
-    written = None if change.retry is None else change.retry.decode()
-    return {"tenant_id": tenant_id, "name": name, **change._asdict(), "retry": written}
+    retry, rate = (None if written is None else written.decode() for written in (change.retry, change.rate))
+    return {"tenant_id": tenant_id, "name": name, **change._asdict(), "retry": retry, "rate": rate}
