@@ -21,11 +21,11 @@ from uuid import uuid4
 from howdah.core import metrics
 from howdah.core.backoff import retry_forever
 from howdah.core.db.arrays import instant_us
+from howdah.core.lane_book import LaneBook
 from howdah.core.model import ClaimedRun, LaneKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
 from howdah_worker.connection import HotConnection
-from howdah_worker.lanes import LaneBook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import howdah
 from howdah.core import metrics
+from howdah.core.lane_book import LaneBook
 from howdah_worker.claimer import Claimer
-from howdah_worker.lanes import LaneBook
 from tests.fix_wait import eventually_async
 from tests.fix_worker import metric
 

@@ -1,4 +1,4 @@
-"""The lane book: what a worker knows about the lanes it may claim from. Pure.
+"""The lane book: what a process knows about the lanes that it may claim from. Pure.
 
 A lane is *ready* when it may have due runs, *unsure* when nobody knows when its
 next run is due (a peek will tell), else it sleeps until its next due time or a
@@ -30,14 +30,14 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from howdah.core.lane_survey import LaneSurvey
 from howdah.core.model import ClaimedRun, Horizon, LaneKey, Offer
-from howdah_worker.lane_survey import LaneSurvey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from howdah.core.lane_survey import Page
     from howdah.core.model import Due
-    from howdah_worker.lane_survey import Page
 
 # A claim visits this many lanes, or up to the most where they hold few runs each, so that it brings many.
 LANES_PER_CLAIM: Final = 64
@@ -95,7 +95,7 @@ class _Lane:
 
 
 class LaneBook:
-    """The lanes of one worker, or of that part of its targets that is claimed together."""
+    """The lanes of a worker, or of a line of pull consumers, as far as their targets are claimed together."""
 
     def __init__(self) -> None:
         """Begin without lanes."""

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from howdah.core.lane_book import HORIZON_LAG_US, LANES_PER_CLAIM, PEEK_LAG_US, PEEKED_MAX, WEIGHTS, LaneBook
+from howdah.core.lane_survey import LAG_US, Page
 from howdah.core.model import Due, LaneKey, Offer
-from howdah_worker.lane_survey import LAG_US, Page
-from howdah_worker.lanes import HORIZON_LAG_US, LANES_PER_CLAIM, PEEK_LAG_US, PEEKED_MAX, WEIGHTS, LaneBook
 
 NOW = 10_000_000_000
 ZERO = bytes(16)
