@@ -1,8 +1,8 @@
 """What a handler did, as data: its result or exception becomes an `Ending`. Pure.
 
 Everything that could not be stored is dealt with here: results that have no
-JSON form or are too large, errors that are endless or hold what PostgreSQL
-refuses (NUL, half of a surrogate pair).
+JSON form or are too large, and (in `core.failures`) errors that are endless or hold
+what PostgreSQL refuses (NUL, half of a surrogate pair).
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
 from howdah.core.decisions import Cancel, Decision, GiveUp, RetryAfter, Snooze
 from howdah.core.errors import PayloadMismatch, ResultInvalid
+from howdah.core.failures import error_text
 from howdah.handlers import encode_result
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from howdah_worker.callback_outcome import CallbackResult
-
-TYPE_CHARS_MAX: Final = 200
-MESSAGE_CHARS_MAX: Final = 2_000
-TRACEBACK_CHARS_MAX: Final = 16_000
 
 
 class Ending(NamedTuple):
@@ -83,11 +78,11 @@ def of_error(error: BaseException) -> Ending:
 
 def _of_error(error: BaseException) -> Ending:
     if isinstance(error, PayloadMismatch):
-        return Ending("failed", error=_error("payload_mismatch", str(error)), retryable=False, is_decided=True)
+        return Ending("failed", error=error_text("payload_mismatch", str(error)), retryable=False, is_decided=True)
     if isinstance(error, Decision):
         return of_decision(error)
     trace = "".join(traceback.format_exception(type(error), error, _handler_trace(error)))
-    return Ending("failed", error=_error(type(error).__qualname__, _message(error), trace))
+    return Ending("failed", error=error_text(type(error).__qualname__, _message(error), trace))
 
 
 def of_decision(decision: Decision) -> Ending:
@@ -97,17 +92,21 @@ def of_decision(decision: Decision) -> Ending:
         trace = "".join(traceback.format_exception(decision.__cause__))
     match decision:
         case Snooze():
-            error = _error("snoozed", decision.reason, trace)
+            error = error_text("snoozed", decision.reason, trace)
             return Ending("released", error=error, retry_in_s=decision.delay_s, is_decided=True)
         case Cancel():
-            return Ending("cancelled", error=_error("cancelled", decision.reason or "the handler cancelled it", trace))
+            return Ending(
+                "cancelled", error=error_text("cancelled", decision.reason or "the handler cancelled it", trace)
+            )
         case RetryAfter():
-            error = _error("retry_after", decision.reason, trace)
+            error = error_text("retry_after", decision.reason, trace)
             return Ending("failed", error=error, retry_in_s=decision.delay_s, is_decided=True)
         case GiveUp():
-            return Ending("failed", error=_error("gave_up", decision.reason, trace), retryable=False, is_decided=True)
+            return Ending(
+                "failed", error=error_text("gave_up", decision.reason, trace), retryable=False, is_decided=True
+            )
         case _:  # A class of the handler's own fails like any other exception.
-            return Ending("failed", error=_error(type(decision).__qualname__, decision.reason, trace))
+            return Ending("failed", error=error_text(type(decision).__qualname__, decision.reason, trace))
 
 
 def of_callback(result: CallbackResult) -> Ending:
@@ -116,7 +115,7 @@ def of_callback(result: CallbackResult) -> Ending:
         return Ending("succeeded", response_status=result.status, response_body=result.response_text)
     return Ending(
         "timed_out" if result.error_type == "timeout" else "failed",
-        error=_error(result.error_type or "failed", result.error_message or ""),
+        error=error_text(result.error_type or "failed", result.error_message or ""),
         retryable=result.retryable,
         retry_in_s=result.retry_in_s,
         response_status=result.status,
@@ -127,41 +126,28 @@ def of_callback(result: CallbackResult) -> Ending:
 
 def timed_out(timeout_s: float) -> Ending:
     """Say that the attempt took longer than it may."""
-    return Ending("timed_out", error=_error("timed_out", f"no outcome within {timeout_s:g} s"))
+    return Ending("timed_out", error=error_text("timed_out", f"no outcome within {timeout_s:g} s"))
 
 
 def cancelled(reason: str) -> Ending:
     """Say that the run was ended by request."""
-    return Ending("cancelled", error=_error("cancelled", reason))
+    return Ending("cancelled", error=error_text("cancelled", reason))
 
 
 def result_invalid(reason: str) -> Ending:
     """Say that what the handler returned cannot be stored; its work is done, so another attempt must not repeat it."""
-    return Ending("failed", error=_error("result_invalid", reason), retryable=False, is_decided=True)
+    return Ending("failed", error=error_text("result_invalid", reason), retryable=False, is_decided=True)
 
 
 def task_unreadable(reason: str) -> Ending:
     """Say that the task asks for something that cannot be understood; no attempt can help."""
-    return Ending("failed", error=_error("task_unreadable", reason), retryable=False, is_decided=True)
+    return Ending("failed", error=error_text("task_unreadable", reason), retryable=False, is_decided=True)
 
 
 def task_gone(retry_in_s: float) -> Ending:
     """Say that the task itself cannot be found: somebody deleted it, or a restore brought back its run alone."""
-    error = _error("task_gone", "the task's row cannot be found")
+    error = error_text("task_gone", "the task's row cannot be found")
     return Ending("failed", error=error, retry_in_s=retry_in_s, is_decided=True)
-
-
-def storable(text: str) -> str:
-    """Return the text without what PostgreSQL cannot store: NUL, and lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _error(kind: str, message: str, trace: str | None = None) -> bytes:
-    fields = {"type": storable(kind[:TYPE_CHARS_MAX]), "message": storable(_cut(message, MESSAGE_CHARS_MAX))}
-    if trace is not None:
-        # The end says most: the error itself and where it was raised.
-        fields["traceback"] = storable(_cut_start(trace, TRACEBACK_CHARS_MAX))
-    return msgspec.json.encode(fields)
 
 
 def _message(error: BaseException) -> str:
@@ -177,11 +163,3 @@ def _handler_trace(error: BaseException) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("howdah_worker", "howdah.")):
         trace = trace.tb_next
     return trace or error.__traceback__
-
-
-def _cut(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else f"{text[:chars_max]}… ({len(text)} characters)"
-
-
-def _cut_start(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else f"({len(text)} characters) …{text[-chars_max:]}"

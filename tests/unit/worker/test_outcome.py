@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from howdah.core import failures
 from howdah.core.decisions import Cancel, Decision, GiveUp, RetryAfter, Snooze
 from howdah.core.errors import PayloadMismatch
 from howdah_worker import outcome
@@ -118,9 +119,9 @@ def test_endless_traceback_is_cut_at_its_start() -> None:
         deeper(500)
     error = error_of(outcome.of_error(caught.value))
 
-    assert len(error["traceback"]) <= outcome.TRACEBACK_CHARS_MAX + 50
+    assert len(error["traceback"]) <= failures.TRACEBACK_CHARS_MAX + 50
     assert error["traceback"].endswith("x\n")
-    assert len(error["message"]) <= outcome.MESSAGE_CHARS_MAX + 50
+    assert len(error["message"]) <= failures.MESSAGE_CHARS_MAX + 50
 
 
 def test_callback_that_timed_out_is_recorded_as_such() -> None:
