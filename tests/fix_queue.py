@@ -96,6 +96,7 @@ class Queue:
             worker_id=worker_id,
             lease_token=token,
             lease_s=lease_s,
+            grace_s=1e9,
         )
         return [{**row, "lease_token": token} for row in rows if row["task_id"] is not None]
 

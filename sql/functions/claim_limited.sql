@@ -24,7 +24,7 @@
 -- locks: queues in id order, then runs by run_at within each lane (SKIP LOCKED), then flow_keys in id order.
 CREATE OR REPLACE FUNCTION howdah.claim_limited(
     queue_ids integer[], priorities smallint[], horizon_run_ats timestamptz[], horizon_task_ids uuid[],
-    shares integer[], target_ids integer[], worker_id integer, lease_token uuid, lease_s double precision
+    shares integer[], target_ids integer[], worker_id integer, lease_token uuid, lease_s double precision, grace_s double precision
 )
 RETURNS TABLE (
     tenant_id integer, task_id uuid, queue_id integer, target_id integer, priority smallint, claim_no integer,
@@ -271,7 +271,8 @@ BEGIN
         attempt = r.attempt + 1,
         flow_state = CASE WHEN r.flow_key_id IS NOT NULL THEN 2 END,
         lease_token = claim_limited.lease_token,
-        lease_expires_at = now + make_interval(secs => lease_s),
+        lease_expires_at = now
+            + make_interval(secs => least(lease_s, coalesce(t.timeout_s, picked.timeout_s) + grace_s)),
         deadline_at = now + make_interval(secs => coalesce(t.timeout_s, picked.timeout_s)),
         worker_id = claim_limited.worker_id,
         claimed_at = now
@@ -296,4 +297,4 @@ BEGIN
     WHERE l.has_passed AND l.used < l.share;
 END
 $$;
-COMMENT ON FUNCTION howdah.claim_limited(integer[], smallint[], timestamptz[], uuid[], integer[], integer[], integer, uuid, double precision) IS 'Internal: claims runs of queues that have limits.';
+COMMENT ON FUNCTION howdah.claim_limited(integer[], smallint[], timestamptz[], uuid[], integer[], integer[], integer, uuid, double precision, double precision) IS 'Internal: claims runs of queues that have limits.';

@@ -169,16 +169,17 @@ BEGIN
     ) AS gate
     WHERE q.id = run.queue_id AND gate.opens_at > now;
 
-    -- As in the view stuck: a worker is live while its heartbeat is younger than three leases.
+    -- As in the view stuck: a worker is live until it is silent, and consumers over HTTP are workers for their tenant.
     SELECT count(*), array_agg(w.id) FILTER (WHERE w.claims), sum(w.concurrency) FILTER (WHERE w.claims)
     INTO able, claiming, slots
     FROM (
         SELECT l.id, l.concurrency, queue LIKE ANY (howdah.like_patterns(l.queues)) AS claims
         FROM howdah.workers AS l
         JOIN howdah.targets AS t ON t.id = run.target_id
-        WHERE l.stopped_at IS NULL
+        WHERE coalesce(l.tenant_id, number) = number
+            AND l.stopped_at IS NULL
             AND l.stopping_at IS NULL
-            AND l.heartbeat_at > now - make_interval(secs => 3 * l.lease_s)
+            AND l.heartbeat_at > now - make_interval(secs => l.silent_after_s)
             AND CASE WHEN t.id = 0 THEN l.serves_http ELSE t.handler = ANY (l.handlers) END
     ) AS w;
     IF able = 0 THEN

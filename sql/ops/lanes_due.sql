@@ -8,6 +8,7 @@ SELECT
         SELECT 1
         FROM howdah.workers_live AS w
         WHERE w.state = 'live'
+            AND coalesce(w.tenant, o.tenant) = o.tenant
             AND o.queue LIKE ANY (howdah.like_patterns(w.queues))
             AND CASE WHEN o.target = 'http' THEN w.serves_http ELSE o.target = ANY (w.handlers) END
     ) AS served

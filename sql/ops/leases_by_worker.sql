@@ -12,6 +12,12 @@ SELECT
     max(r.running_s) AS longest_s,
     w.heartbeat_age_s
 FROM howdah.running AS r
-LEFT JOIN howdah.workers_live AS w ON w.worker = r.worker
+LEFT JOIN LATERAL (
+    SELECT l.state, l.concurrency, l.heartbeat_age_s
+    FROM howdah.workers_live AS l
+    WHERE l.worker = r.worker AND coalesce(l.tenant, r.tenant) = r.tenant
+    ORDER BY l.heartbeat_age_s
+    LIMIT 1
+) AS w ON true
 GROUP BY r.worker, w.state, w.concurrency, w.heartbeat_age_s
 ORDER BY running DESC;

@@ -35,7 +35,13 @@ LANES: Final[dict[str, Any]] = {
     "horizon_task_ids": [uuid.UUID(int=0)] * QUEUE_COUNT,
     "target_ids": list(range(1, TARGET_COUNT + 1)),
 }
-CLAIM: Final = {**LANES, "shares": [BATCH // QUEUE_COUNT] * QUEUE_COUNT, "worker_id": 1, "lease_s": 15.0}
+CLAIM: Final = {
+    **LANES,
+    "shares": [BATCH // QUEUE_COUNT] * QUEUE_COUNT,
+    "worker_id": 1,
+    "lease_s": 15.0,
+    "grace_s": 1e9,
+}
 HEARTBEAT: Final = {"lease_s": 15.0, "grace_s": 5.0}
 OUTCOME: Final = {
     **dict.fromkeys(("errors", "response_statuses", "response_bodies"), [None] * BATCH),

@@ -251,6 +251,7 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
         200: {
             "data": [
                 {
+                    "kind": "worker",
                     "name": "worker-1.4242.9f3c",
                     "state": "live",
                     "host": "worker-1",

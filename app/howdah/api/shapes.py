@@ -535,13 +535,17 @@ class QueueStats(Struct):
 
 
 class Worker(Struct):
-    """A worker process; `silent` was not heard of for three of its leases."""
+    """A worker process, or a consumer that claims over HTTP (`pull`), once for each queue and set of handlers.
 
+    `silent` was not heard of for three of its leases, or for a minute if it is a consumer.
+    """
+
+    kind: Literal["worker", "pull"]
     name: str
     state: Literal["live", "stopping", "stopped", "silent"]
-    host: str
-    pid: int
-    version: str
+    host: Annotated[str | None, Meta(description="null for a consumer, as pid and version.")]
+    pid: int | None
+    version: str | None
     queues: list[str]
     handlers: list[str]
     serves_http: bool

@@ -16,19 +16,20 @@ _ID_MAX: Final = 2**31 - 1
 
 
 async def list_page(call: Call) -> Answer:
-    """List worker processes, newest first. They serve all tenants."""
+    """List worker processes, which serve all tenants, and the tenant's own consumers over HTTP, newest first."""
     parameters = query(call, ("limit", "cursor"))
     limit = limit_of(parameters)
     position = read_cursor(call, parameters)
     before_id = _ID_MAX if position is None else int.from_bytes(position, "big")
     async with call.backend.database.connection() as conn:
-        rows = await call.backend.workers.page(conn, before_id=before_id, row_count=limit)
+        rows = await call.backend.workers.page(conn, call.key.tenant_id, before_id=before_id, row_count=limit)
     cursor = write_cursor(call, parameters, rows[-1].id.to_bytes(4, "big")) if len(rows) == limit else None
     return json_answer(200, shapes.WorkerPage([_worker_of(row) for row in rows], cursor))
 
 
 def _worker_of(row: WorkerRow) -> shapes.Worker:
     return shapes.Worker(
+        kind=row.kind,
         name=row.name,
         state=row.state,
         host=row.host,

@@ -101,11 +101,21 @@ class Rearmed(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """What a heartbeat said of one lease."""
+    """What a heartbeat said of one lease.
+
+    Attributes:
+        key: The lease.
+        verdict: held, busy (its row is locked: ask again) or lost.
+        cancel_mode: Set if the run is to be cancelled.
+        lease_expires_at: Of a lease that is held.
+        worker_id: Its holder.
+    """
 
     key: LeaseKey
     verdict: Verdict
     cancel_mode: CancelMode | None
+    lease_expires_at: int | None = None
+    worker_id: int | None = None
 
 
 class LaneKey(NamedTuple):

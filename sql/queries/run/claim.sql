@@ -1,7 +1,9 @@
 -- Lease ready runs of the offered lanes, oldest first in each, without waiting for anybody. Lanes of queues that
 -- have limits are passed by: see run/claim_limited.
 -- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares: one element per lane (at most 256);
---   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s: seconds.
+--   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s: seconds;
+--   grace_s: a lease reaches at most so far past its run's deadline. Workers, which end runs at the deadline by
+--   themselves, say so much that it never matters; whoever pulls over HTTP may ask for a lease of an hour.
 -- returns: one row per claimed run with what its execution needs, 0 to sum(shares).
 -- moves: waiting -> running (claim)
 -- locks: runs by run_at within each lane, SKIP LOCKED.
@@ -38,7 +40,9 @@ UPDATE howdah.runs AS r
 SET claim_no = r.claim_no + 1,
     attempt = r.attempt + 1,
     lease_token = %(lease_token)b::uuid,
-    lease_expires_at = (SELECT howdah.now()) + make_interval(secs => %(lease_s)b::double precision),
+    lease_expires_at = (SELECT howdah.now()) + make_interval(
+        secs => least(%(lease_s)b::double precision, coalesce(t.timeout_s, picked.timeout_s) + %(grace_s)b::double precision)
+    ),
     deadline_at = (SELECT howdah.now()) + make_interval(secs => coalesce(t.timeout_s, picked.timeout_s)),
     worker_id = %(worker_id)b::integer,
     claimed_at = (SELECT howdah.now())

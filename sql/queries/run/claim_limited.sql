@@ -1,6 +1,6 @@
 -- Lease ready runs of lanes whose queues have limits: what run/claim does for all others.
 -- params: queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares: one element per lane (at most 256);
---   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s: seconds.
+--   target_ids: what the worker serves; worker_id; lease_token: a new random UUID; lease_s, grace_s: seconds.
 -- returns: as run/claim; and for each lane that may have more due runs although its share was not filled a row in
 --   which only queue_id and priority are not NULL.
 -- moves: waiting -> running (claim)
@@ -10,5 +10,5 @@ SELECT
 FROM howdah.claim_limited(
     %(queue_ids)b::integer[], %(priorities)b::smallint[], %(horizon_run_ats)b::timestamptz[],
     %(horizon_task_ids)b::uuid[], %(shares)b::integer[], %(target_ids)b::integer[], %(worker_id)b::integer,
-    %(lease_token)b::uuid, %(lease_s)b::double precision
+    %(lease_token)b::uuid, %(lease_s)b::double precision, %(grace_s)b::double precision
 ) AS c

@@ -1,7 +1,8 @@
 -- Renew leases, and learn what became of each run.
 -- params: tenant_ids, task_ids, lease_tokens: one element per run; lease_s; grace_s: how far past its
 --   deadline a lease may reach.
--- returns: one row per run: verdict held, busy (its row is locked: ask again) or lost; cancel_mode.
+-- returns: one row per run: verdict held, busy (its row is locked: ask again) or lost; of those held cancel_mode,
+--   lease_expires_at, worker_id.
 -- moves: running -> running (heartbeat)
 -- locks: runs, SKIP LOCKED, so that a heartbeat never waits for a finish of the same runs.
 -- index: runs_pkey
@@ -32,12 +33,12 @@ renewed AS (
     )
     FROM held
     WHERE r.tenant_id = held.tenant_id AND r.task_id = held.task_id
-    RETURNING r.tenant_id, r.task_id, r.lease_token, r.cancel_mode
+    RETURNING r.tenant_id, r.task_id, r.lease_token, r.cancel_mode, r.lease_expires_at, r.worker_id
 )
-SELECT n.tenant_id, n.task_id, n.lease_token, 'held' AS verdict, n.cancel_mode
+SELECT n.tenant_id, n.task_id, n.lease_token, 'held' AS verdict, n.cancel_mode, n.lease_expires_at, n.worker_id
 FROM renewed AS n
 UNION ALL
-SELECT b.tenant_id, b.task_id, b.lease_token, CASE WHEN r.lease_token = b.lease_token THEN 'busy' ELSE 'lost' END, NULL
+SELECT b.tenant_id, b.task_id, b.lease_token, CASE WHEN r.lease_token = b.lease_token THEN 'busy' ELSE 'lost' END, NULL, NULL, NULL
 FROM beat AS b
 LEFT JOIN howdah.runs AS r ON r.tenant_id = b.tenant_id AND r.task_id = b.task_id
 WHERE (b.tenant_id, b.task_id, b.lease_token) NOT IN (SELECT h.tenant_id, h.task_id, h.lease_token FROM held AS h)

@@ -4,7 +4,9 @@
 -- returns: one row: lease_s (0 if there is no such worker, so nobody to wait for).
 -- What counts is who lived within the hour before the last good rescue: since then nobody may have been
 -- able to say so, and who fell silent earlier has been rescued from (a lease is an hour at most).
-SELECT coalesce(max(w.lease_s), 0)::double precision AS lease_s
+-- A pull consumer may ask for an hour, for which the runs of all others must not wait: it has the 15 s of a worker's
+-- usual lease to come back in.
+SELECT coalesce(max(CASE WHEN w.kind = 'pull' THEN least(w.lease_s, 15) ELSE w.lease_s END), 0)::double precision AS lease_s
 FROM howdah.workers AS w
 WHERE w.stopped_at IS NULL
     AND w.heartbeat_at > coalesce(

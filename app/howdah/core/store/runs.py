@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # How far past its deadline a lease may reach: time to wait in a worker before it starts
 # (1 s at most), for a cancelled handler to clean up (5 s) and for the outcome to be recorded.
 GRACE_S: Final = 10.0
+# Longer than any timeout: a worker ends its runs at their deadlines by itself.
+UNBOUNDED_S: Final = 1e9
 
 
 _TASK_ID, _QUEUE_ID, _PRIORITY = map(ClaimedRun._fields.index, ("task_id", "queue_id", "priority"))
@@ -64,6 +66,7 @@ class Runs:
         self._find_recorded = load("run.find_recorded", schema)
         self._find_locked = load("run.find_locked", schema)
         self._heartbeat = load("run.heartbeat", schema)
+        self._find_leased = load("run.find_leased", schema)
 
     async def claim(
         self,
@@ -75,6 +78,7 @@ class Runs:
         lease_token: bytes,
         lease_s: float,
         limited: Container[int] = (),
+        grace_s: float = UNBOUNDED_S,
     ) -> Claim:
         """Lease ready runs of the offered lanes, oldest first in each.
 
@@ -89,6 +93,7 @@ class Runs:
             lease_token: 16 random bytes, new for each call; by them `find_claimed` finds the runs of a lost answer.
             lease_s: Until the leases end unless renewed.
             limited: Queues that have limits, as far as is known: the plain statement passes their lanes by.
+            grace_s: How far past its run's deadline a lease reaches at most.
 
         Returns:
             The runs, and the lanes that may have more although their shares were not filled.
@@ -101,6 +106,7 @@ class Runs:
             "worker_id": worker_id,
             "lease_token": UUID(bytes=lease_token),
             "lease_s": lease_s,
+            "grace_s": grace_s,
         }
         held = [offer for offer in offers if offer.lane.queue_id in limited] if limited else []
         with translated():
@@ -203,9 +209,23 @@ class Runs:
         Raises:
             DatabaseUnavailable: The connection is lost; whether the leases were renewed is unknown.
         """
-        parameters = {**_lease_parameters(keys), "lease_s": lease_s, "grace_s": GRACE_S}
-        rows = execute_sync(conn, (self._heartbeat, parameters))
-        return [Beat(LeaseKey(row[0], row[1], row[2]), row[3], row[4]) for row in rows]
+        return [_beat(row) for row in execute_sync(conn, self._heartbeat_of(keys, lease_s))]
+
+    async def heartbeat_on(self, conn: Connection, keys: Sequence[LeaseKey], lease_s: float) -> list[Beat]:
+        """Do what `heartbeat` does, without blocking."""
+        return [_beat(row) for row in await _fetch(conn, self._heartbeat_of(keys, lease_s))]
+
+    def _heartbeat_of(self, keys: Sequence[LeaseKey], lease_s: float) -> Statement:
+        return self._heartbeat, {**_lease_parameters(keys), "lease_s": lease_s, "grace_s": GRACE_S}
+
+    async def find_leased(self, conn: Connection, keys: Sequence[LeaseKey]) -> dict[LeaseKey, tuple[int, float]]:
+        """Return queue and seconds since its claim of each of these leases that is held.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; ask again.
+        """
+        rows = await _fetch(conn, (self._find_leased, _lease_parameters(keys)))
+        return {LeaseKey(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
 
 
 def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, ...]]:
@@ -256,6 +276,10 @@ def _offered(offers: Sequence[Offer]) -> dict[str, Any]:
 def _lease_parameters(keys: Sequence[LeaseKey]) -> dict[str, Any]:
     columns = list(zip(*keys, strict=True))
     return {"tenant_ids": Int4s(columns[0]), "task_ids": Uuids(columns[1]), "lease_tokens": Uuids(columns[2])}
+
+
+def _beat(row: tuple[Any, ...]) -> Beat:
+    return Beat(LeaseKey(row[0], row[1], row[2]), *row[3:])
 
 
 async def _fetch(conn: Connection, statement: Statement) -> list[tuple[Any, ...]]:

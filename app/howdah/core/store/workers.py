@@ -1,4 +1,4 @@
-"""Worker processes: their rows in `workers`."""
+"""Worker processes and consumers that claim over HTTP: their rows in `workers`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from howdah.core.db.errors import translated
 from howdah.core.db.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     import psycopg
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
 
 class WorkerRow(NamedTuple):
-    """A worker process; silent is one not heard of for three of its leases."""
+    """A worker process, or a consumer that claims over HTTP, of which host, pid and version are None."""
 
     id: int
+    kind: Literal["worker", "pull"]
     name: str
-    host: str
-    pid: int
-    version: str
+    host: str | None
+    pid: int | None
+    version: str | None
     queues: list[str]
     handlers: list[str]
     serves_http: bool
@@ -38,6 +40,30 @@ class WorkerRow(NamedTuple):
     state: Literal["live", "stopping", "stopped", "silent"]
 
 
+class PullRow(NamedTuple):
+    """A consumer that claims over HTTP, as its row has it.
+
+    Attributes:
+        tenant_id: For whom it claims.
+        pull_key: Digest of the next four, by which its row is found.
+        name: As it calls itself.
+        queue: That it claims from.
+        handlers: That it takes.
+        serves_http: Whether it takes callbacks too.
+        concurrency: The most runs that it asks for at once.
+        lease_s: Seconds of its leases.
+    """
+
+    tenant_id: int
+    pull_key: UUID
+    name: str
+    queue: str
+    handlers: Sequence[str]
+    serves_http: bool
+    concurrency: int
+    lease_s: float
+
+
 class Workers:
     """The queries under `sql/queries/worker`."""
 
@@ -48,6 +74,8 @@ class Workers:
         self._stop = load("worker.stop", schema)
         self._count = load("worker.count", schema)
         self._page = load("worker.page", schema)
+        self._register_pull = load("worker.register_pull", schema)
+        self._touch_pull = load("worker.touch_pull", schema)
 
     async def register(
         self,
@@ -116,13 +144,35 @@ class Workers:
         with translated():
             await conn.execute(self._stop, {"worker_id": worker_id})
 
-    async def page(self, conn: Connection, *, before_id: int, row_count: int) -> list[WorkerRow]:
-        """Return worker processes with ids below `before_id`, newest first.
+    async def register_pull(self, conn: Connection, pull: PullRow) -> int:
+        """Record a sign of life of a consumer that claims over HTTP, and return its id.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; a repeat makes nothing twice.
+        """
+        parameters = {**pull._asdict(), "handlers": list(pull.handlers)}
+        with translated():
+            cursor = await conn.execute(self._register_pull, parameters)
+            row = await cursor.fetchone()
+        assert row is not None, "it is updated or inserted"
+        return int(row[0])
+
+    async def touch_pull(self, conn: Connection, ids: Collection[int]) -> None:
+        """Record signs of life of consumers that claim over HTTP; ids of workers are passed over.
 
         Raises:
             DatabaseUnavailable: The connection is lost.
         """
-        parameters = {"before_id": before_id, "row_count": row_count}
+        with translated():
+            await conn.execute(self._touch_pull, {"ids": list(ids)})
+
+    async def page(self, conn: Connection, tenant_id: int, *, before_id: int, row_count: int) -> list[WorkerRow]:
+        """Return worker processes and the tenant's pull consumers with ids below `before_id`, newest first.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {"tenant_id": tenant_id, "before_id": before_id, "row_count": row_count}
         with translated():
             cursor = await conn.execute(self._page, parameters, binary=True)
             return [WorkerRow._make(row) for row in await cursor.fetchall()]
