@@ -230,11 +230,20 @@ def encode_result(result: object) -> bytes | None:
         encoded = msgspec.json.encode(result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ResultInvalid(f"the result cannot be written as JSON: {error}") from error
+    check_result(encoded)
+    return encoded
+
+
+def check_result(encoded: bytes) -> None:
+    """Refuse JSON text that cannot be stored as a result.
+
+    Raises:
+        ResultInvalid: It is too large, or holds a NUL, which PostgreSQL cannot read out.
+    """
     if len(encoded) > RESULT_BYTES_MAX:
         raise ResultInvalid(f"the result has {len(encoded)} bytes as JSON; at most {RESULT_BYTES_MAX} are stored")
     if b"\\u0000" in encoded and _ESCAPED_NUL.search(encoded):
         raise ResultInvalid("the result holds a NUL character (\\u0000)")
-    return encoded
 
 
 def _parameters(function: Callable[..., Any], where: str) -> tuple[inspect.Parameter, bool]:

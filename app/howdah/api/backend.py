@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 from howdah.api.auth import Keys
 from howdah.api.database import Database
 from howdah.api.gate import Gate
+from howdah.api.hot import HOT_CONNECTIONS, HotPool
 from howdah.api.idempotency import KEPT_POOL, Keeper
 from howdah.api.notifier import Notifier
+from howdah.api.pulls import Pulls
+from howdah.api.reporter import Reporter
+from howdah.api.result_waits import ResultWaits
 from howdah.api.tally import Tallies
 from howdah.api.writer import Writer
 from howdah.core.addresses import AddressPolicy
+from howdah.core.db.listen import Listener
 from howdah.core.store.api_keys import ApiKeys
 from howdah.core.store.idempotency import Idempotency
 from howdah.core.store.lanes import Lanes
 from howdah.core.store.queue_states import QueueStates
 from howdah.core.store.queues import Queues
+from howdah.core.store.results import Results
 from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
+from howdah.core.store.targets import Targets
 from howdah.core.store.task_changes import TaskChanges
 from howdah.core.store.tasks import Tasks
 from howdah.core.store.tenants import Tenants
@@ -30,8 +38,8 @@ if TYPE_CHECKING:
     from howdah.core.health import Readiness
     from howdah.core.settings import Settings
 
-# Two writers, the notifier, the looks, and the two pools.
-_OWN_CONNECTIONS: Final = 4
+# Two writers, the notifier, the listener, the looks, and besides them three pools.
+_OWN_CONNECTIONS: Final = 5
 
 
 class Backend:
@@ -48,6 +56,12 @@ class Backend:
         keeper: Keeps answers to requests with an Idempotency-Key.
         notifier: Wakes workers.
         tallies: Counts.
+        hot: Connections with pinned plans.
+        pulls: Serves claims over HTTP.
+        reporter: Records how their runs ended.
+        result_waits: Serves those who wait for results.
+        idempotency: What keeper stores with, for requests that keep something else than their answer.
+        ending: Done when requests shall wait no longer.
         tasks, task_changes, queues, queue_states, workers, tenants, stats, server: What is stored, by noun.
     """
 
@@ -57,7 +71,9 @@ class Backend:
         self.readiness = readiness
         self.addresses = AddressPolicy(settings.callback_allow_cidrs)
         self.gate = Gate()
-        self.database = Database(settings, readiness, settings.api_pool + KEPT_POOL + _OWN_CONNECTIONS)
+        self.database = Database(
+            settings, readiness, settings.api_pool + KEPT_POOL + HOT_CONNECTIONS + _OWN_CONNECTIONS
+        )
         schema = settings.schema
         self.tasks = Tasks(schema)
         self.task_changes = TaskChanges(schema)
@@ -71,8 +87,15 @@ class Backend:
         self.notifier = Notifier(self.database, Lanes(schema))
         self.tallies = Tallies(self.database, self.stats)
         self.writer = Writer(self.database, self.tasks, self.server, self.notifier, self.tallies)
-        self.keeper = Keeper(self.database, Idempotency(schema), self.server)
+        self.idempotency = Idempotency(schema)
+        self.keeper = Keeper(self.database, self.idempotency, self.server)
+        self.hot = HotPool(self.database, self.server)
+        self.result_waits = ResultWaits(self.database, self.hot, Results(schema))
+        self.reporter = Reporter(self.database, self.hot, self.notifier, self.tallies, self.result_waits.hint)
+        self.pulls = Pulls(self.database, self.hot, Targets(schema), self.workers, self.reporter)
+        self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
+        self._listener = Listener(settings, "api", on_words=self.pulls.hear, on_reset=self.pulls.missed)
         supervisor = Supervisor(self._stopping)
         supervisor.add("gate", self.gate.run)
         supervisor.add("database", self.database.run)
@@ -82,6 +105,10 @@ class Backend:
         supervisor.add("notifier", self.notifier.run)
         supervisor.add("tallies", self.tallies.run)
         supervisor.add("keys", self.keys.run)
+        supervisor.add("listener", self._listen)
+        supervisor.add("pulls", self.pulls.run)
+        supervisor.add("reporter", self.reporter.run)
+        supervisor.add("result_waits", self.result_waits.run)
         readiness.add("database", lambda: self.database.fault)
         readiness.add("loops", supervisor.fault)
         self._supervisor = supervisor
@@ -102,3 +129,14 @@ class Backend:
         await self.keys.touch()
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
+        await self.hot.close()
+
+    def end_waits(self) -> None:
+        """Let requests that wait for work or a result have their answer now: the process is to stop."""
+        if not self.ending.done():
+            self.ending.set_result(None)
+
+    async def _listen(self) -> None:
+        # The first look decides whether this is a server to work on; until then there is nothing to hear.
+        await self.database.wait_found(math.inf)
+        await self._listener.run(self._stopping)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 import orjson
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+class _WithRuns(Protocol):
+    runs: list[msgspec.Raw]
+
+
+RunsT = TypeVar("RunsT", bound=_WithRuns)
+
 PAYLOAD_DEPTH_MAX: Final = 64
 # A payload lies one level deep in a task and three in a batch of tasks.
 TASK_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 1
@@ -43,6 +50,8 @@ _WALKED_TOKENS: Final = 5_000
 _TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
+# Parts that clients choose all of.
+_OPAQUE: Final = frozenset({"payload", "result"})
 _decode_task: Final = msgspec.json.Decoder(TaskCreate).decode
 _decode_batch: Final = msgspec.json.Decoder(BatchCreate).decode
 _decode_envelope: Final = msgspec.json.Decoder(BatchEnvelope).decode
@@ -137,14 +146,56 @@ def read(body: bytes, shape: type[T]) -> T:
     Raises:
         Problem: It does not.
     """
-    decoder = _decoders.get(shape)
-    if decoder is None:
-        decoder = _decoders[shape] = msgspec.json.Decoder(shape)
     parsed = _parse(body, PAYLOAD_DEPTH_MAX)
-    value: T = _typed(shape, decoder.decode, body, parsed, "")
+    value: T = _typed(shape, _decoder(shape).decode, body, parsed, "")
     _refuse_duplicates(body, parsed)
     _refuse_nul(body, parsed, "")
     return value
+
+
+def read_runs(body: bytes, shape: type[RunsT], item_shape: type[T]) -> tuple[RunsT, list[T | Problem]]:
+    """Read a body with a list of `runs`, each of which fails by itself.
+
+    Args:
+        body: As it came.
+        shape: Of the whole; its `runs` are `Raw`.
+        item_shape: Of each of them; a field `result` stays the bytes that came.
+
+    Returns:
+        The whole, and each run or its problem.
+
+    Raises:
+        Problem: The body as a whole is wrong.
+    """
+    parsed = _parse(body, BATCH_DEPTH_MAX)
+    whole: RunsT = _typed(shape, _decoder(shape).decode, body, parsed, "")
+    _refuse_duplicates(body, parsed, whole.runs, depth=1)
+    count = len(whole.runs)
+    if not 1 <= count <= BATCH_TASKS_MAX:
+        raise invalid("/runs", f"must have 1 to {BATCH_TASKS_MAX} items, not {count}")
+    decode = _decoder(item_shape).decode
+    items: list[T | Problem] = []
+    for index, (raw, run) in enumerate(zip(whole.runs, parsed["runs"], strict=True)):
+        try:
+            items.append(_run(bytes(raw), run, item_shape, decode, f"/runs/{index}"))
+        except Problem as problem:
+            items.append(problem)
+    return whole, items
+
+
+def _run(body: bytes, parsed: Any, shape: type[T], decode: Any, prefix: str) -> T:
+    run: T = _typed(shape, decode, body, parsed, prefix)
+    result = getattr(run, "result", msgspec.UNSET)
+    _refuse_duplicates(body, parsed, [] if result is msgspec.UNSET else [result], prefix)
+    _refuse_nul(body, parsed, prefix)
+    return run
+
+
+def _decoder(shape: type) -> msgspec.json.Decoder[Any]:
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        decoder = _decoders[shape] = msgspec.json.Decoder(shape)
+    return decoder
 
 
 def _task(
@@ -295,7 +346,7 @@ def _refuse_duplicates(
 def _pair_count(parsed: dict[str, Any]) -> int:
     count = len(parsed)
     for key, value in parsed.items():
-        if type(value) is dict and key != "payload":
+        if type(value) is dict and key not in _OPAQUE:
             count += _pair_count(value)
     return count
 
@@ -307,7 +358,7 @@ def _find_duplicate(value: Any, pointer: str, depth: int) -> None:
         where = f"{pointer}/{escape(value.key)}"
         raise Problem("duplicate_key", f"{where} is given twice", [Fault("is given twice", pointer=where)])
     for key, part in value.items():
-        if depth > 1 and key != "payload":
+        if depth > 1 and key not in _OPAQUE:
             _find_duplicate(part, f"{pointer}/{escape(key)}", depth - 1)
 
 
@@ -315,7 +366,7 @@ def _refuse_nul(body: bytes, parsed: dict[str, Any], prefix: str) -> None:
     """Refuse NUL in texts outside of the payload: PostgreSQL cannot store it (of payloads, it says so itself)."""
     if b"\\u0000" not in body:
         return
-    for pointer, text in _texts({key: part for key, part in parsed.items() if key != "payload"}, prefix):
+    for pointer, text in _texts({key: part for key, part in parsed.items() if key not in _OPAQUE}, prefix):
         if "\0" in text:
             raise invalid(pointer, "must not contain \\u0000")
 

@@ -45,7 +45,7 @@ def json_answer(status: int, value: object, *headers: tuple[bytes, bytes]) -> An
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was complete."""
+    """The client closed the connection before its request was complete, or while its answer was waited for."""
 
 
 class Call:
@@ -111,6 +111,43 @@ class Call:
         ]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    async def wait(self, future: asyncio.Future[Any], timeout_s: float) -> bool:
+        """Wait, after the body was read, until something has happened.
+
+        Returns:
+            False if it did not happen in time, or the process is to stop.
+
+        Raises:
+            ClientGone: The client gave up before.
+            Problem: Too many requests wait in this process.
+        """
+        gone = asyncio.create_task(self._until_gone())
+        ends = {future, gone, self.backend.ending}
+        try:
+            with self.backend.gate.waiting():
+                await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return True
+            if gone.done():
+                raise ClientGone
+            return False
+        finally:
+            gone.cancel()
+
+    async def is_gone(self) -> bool:
+        """Tell whether the client has closed the connection, as far as is known at this moment."""
+        gone = asyncio.create_task(self._until_gone())
+        # Two turns of the loop: the task begins in the first, and a disconnect that is known ends it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        is_known = gone.done()
+        gone.cancel()
+        return is_known
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def body(self, bytes_max: int) -> bytes:
         """Return the body of a request with JSON.

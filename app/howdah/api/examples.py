@@ -76,6 +76,8 @@ _DRAINING_QUEUE: Final[dict[str, Any]] = {
     "state": "draining",
     "draining": {"since": "2026-03-01T09:00:00.120000Z", "by": "k7f3q0a9x2mt"},
 }
+_LEASE: Final = {"task_id": _ID, "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
+_OTHER_LEASE: Final = {"task_id": _HTTP_TASK["id"], "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
 _CANCELLED: Final = {"id": _ID, "state": "cancelled"}
 
 REQUESTS: Final[dict[str, Any]] = {
@@ -115,6 +117,20 @@ REQUESTS: Final[dict[str, Any]] = {
     "queues_pause": {"reason": "the mail provider is down", "for": "2h"},
     "queues_resume": {},
     "queues_drain": {},
+    "runs_claim": {"handlers": ["emails.welcome"], "max": 10, "lease": "30s", "wait": "20s", "consumer": "mailer-1"},
+    "runs_heartbeat": {"runs": [_LEASE, _OTHER_LEASE], "lease": "30s"},
+    "runs_finish": {
+        "runs": [
+            {**_LEASE, "outcome": "succeeded", "result": {"message_id": "m-1"}},
+            {
+                **_OTHER_LEASE,
+                "outcome": "failed",
+                "error": {"type": "SmtpError", "message": "the server is busy"},
+                "retry_in": "1m",
+            },
+        ]
+    },
+    "runs_release": {"runs": [_LEASE]},
 }
 
 ANSWERS: Final[dict[str, dict[int, Any]]] = {
@@ -217,6 +233,57 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
             "next_cursor": None,
         }
     },
+    "results_get": {
+        200: {
+            "id": _ID,
+            "state": "succeeded",
+            "outcome": "succeeded",
+            "attempt": 1,
+            "finished_at": "2026-03-01T08:00:00.310000Z",
+            "result": {"message_id": "m-1"},
+        },
+        202: {"id": _ID, "state": "running"},
+    },
+    "runs_claim": {
+        200: {
+            "runs": [
+                {
+                    **_LEASE,
+                    "lease_expires_at": "2026-03-01T08:00:30.252000Z",
+                    "deadline_at": "2026-03-01T08:00:30.252000Z",
+                    "timeout": "30s",
+                    "attempt": 1,
+                    "claim_no": 1,
+                    "queued_at": "2026-03-01T08:00:00.250000Z",
+                    "handler": "emails.welcome",
+                    "payload": {"to": "ada@example.com"},
+                    "tags": {"customer": "4711"},
+                }
+            ]
+        }
+    },
+    "runs_heartbeat": {
+        200: {
+            "results": [
+                {"task_id": _ID, "status": "ok", "lease_expires_at": "2026-03-01T08:00:40.252000Z", "cancel": "soft"},
+                {"task_id": _HTTP_TASK["id"], "status": "lost"},
+            ]
+        }
+    },
+    "runs_finish": {
+        200: {
+            "results": [
+                {"task_id": _ID, "status": "ok", "state": "succeeded"},
+                {
+                    "task_id": _HTTP_TASK["id"],
+                    "status": "ok",
+                    "state": "retrying",
+                    "run_at": "2026-03-01T08:01:20.252000Z",
+                },
+            ]
+        }
+    },
+    "runs_release": {200: {"results": [{"task_id": _ID, "status": "ok", "state": "queued"}]}},
     "queues_list_page": {200: {"data": [_QUEUE], "next_cursor": None}},
     "queues_get": {200: _QUEUE},
     "queues_put": {200: _QUEUE, 201: _QUEUE},

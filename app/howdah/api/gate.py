@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from howdah.api.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A request that waits for its commit holds a few KiB besides its body. At 10,000 creates a
 # second this many wait for 0.2 s, past which a client is better told.
 CALLS_MAX: Final = 2_048
+# Requests that wait for work or a result hold some 20 KiB each, and nothing else.
+WAITS_MAX: Final = 8_192
 # Bodies of all requests under way: 32 of the largest batches.
 BODY_BYTES_MAX: Final = 256 * 1024 * 1024
 # A client on a slow link sends 1 MiB in this time at 0.6 Mbit/s; one that stalls must
@@ -25,6 +31,7 @@ class Gate:
     def __init__(self) -> None:
         """Begin empty."""
         self.call_count = 0
+        self.wait_count = 0
         self._body_bytes = 0
         self._reading: dict[asyncio.Task[object], float] = {}
         self._overdue: set[asyncio.Task[object]] = set()
@@ -53,6 +60,23 @@ class Gate:
         """Let a request go, and its body."""
         self.call_count -= 1
         self._body_bytes -= body_bytes
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a request, for as long as this lasts, among those that wait, which take no place from others.
+
+        Raises:
+            Problem: Too many wait.
+        """
+        if self.wait_count >= WAITS_MAX:
+            raise Problem("backpressure", f"{WAITS_MAX} requests wait in this process.")
+        self.wait_count += 1
+        self.call_count -= 1
+        try:
+            yield
+        finally:
+            self.wait_count -= 1
+            self.call_count += 1
 
     def begin_reading(self, task: asyncio.Task[object]) -> None:
         """Let a task wait for the body of its request, for `BODY_S_MAX` and about a second.

@@ -104,7 +104,7 @@ class Keeper:
             StorageUnavailable: There was no connection within `WAIT_S_MAX`; nothing was done.
             DatabaseUnavailable: PostgreSQL is away. If it was lost meanwhile, a repeat with the key finds out.
         """
-        request_hash = _hash(call, body)
+        request_hash = hash_of(call, body)
         name = (call.key.tenant_id, key)
         turn = self._turns.setdefault(name, _Turn())
         turn.count += 1
@@ -187,7 +187,7 @@ def _replay(kept: KeptAnswer | None, request_hash: bytes) -> Answer:
     return Answer(kept.status, kept.answer.encode(), headers)
 
 
-def _hash(call: Call, body: bytes) -> bytes:
+def hash_of(call: Call, body: bytes) -> bytes:
     """Return what makes a request the same: method, path and body."""
     head = f"{call.scope['method']} {call.scope['path']}\n".encode()
     return hashlib.sha256(head + body).digest()

@@ -122,7 +122,16 @@ def _remove_stale(path: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: who runs it has them."""
+    """Uvicorn without its signal handlers: who runs it has them. At a stop it does not wait for those who wait."""
+
+    def __init__(self, config: uvicorn.Config, app: Edge) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer requests that wait for work or a result, then the others, and end."""
+        self._app.backend.end_waits()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -146,7 +155,7 @@ def make_server(app: Edge) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S_MAX,
     )
-    return _Server(config)
+    return _Server(config, app)
 
 
 async def _serve(service: Service) -> None:

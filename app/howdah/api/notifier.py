@@ -48,12 +48,15 @@ class Notifier:
         """Announce tasks that were committed; rows that created nothing are passed over."""
         for row in stored:
             if row.created and row.queue_id is not None and row.priority is not None and row.run_at is not None:
-                lane = (row.queue_id, row.priority)
-                known = self._lanes.get(lane)
-                if known is None or row.run_at < known:
-                    self._lanes[lane] = row.run_at
-        if self._lanes:
-            self._wanted.set()
+                self.wake(row.queue_id, row.priority, row.run_at)
+
+    def wake(self, queue_id: int, priority: int, run_at: datetime) -> None:
+        """Announce a run of a lane, after the commit that made it ready."""
+        lane = (queue_id, priority)
+        known = self._lanes.get(lane)
+        if known is None or run_at < known:
+            self._lanes[lane] = run_at
+        self._wanted.set()
 
     def say(self, word: Word) -> None:
         """Send any other word."""

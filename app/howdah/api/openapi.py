@@ -15,7 +15,7 @@ from howdah.api.examples import ANSWERS, FAULTS, REQUESTS, TEXTS
 from howdah.api.paging import LIMIT_DEFAULT, LIMIT_MAX
 from howdah.api.problems import KINDS, ProblemDocument
 from howdah.api.routes import OPERATIONS
-from howdah.api.shapes import NAME_PATTERN, State
+from howdah.api.shapes import DURATION_PATTERN, NAME_PATTERN, State
 
 if TYPE_CHECKING:
     from howdah.api.routes import Operation
@@ -41,6 +41,10 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
     ),
     "cursor": ("`next_cursor` of the page before, with the same filters.", {"type": "string"}),
+    "wait": (
+        "How long to wait for its end, 60 seconds at most.",
+        {"type": "string", "pattern": DURATION_PATTERN, "default": "0s"},
+    ),
     "id": ("Id of the task.", {"type": "string", "format": "uuid"}),
 }
 _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_PATTERN})
@@ -149,9 +153,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             found.append(_parameter(name, "path", description, schema) | {"example": _PATH_EXAMPLES[name]})
     found += [_parameter(name, "query", *PARAMETERS[name]) for name in operation.parameters]
     if operation.method == "POST":
-        description = "A repeat with the same key gets the answer of the first request, for 24 hours."
         schema = {"type": "string", "pattern": "^[!-~]{1,255}$"}
-        found.append(_parameter("Idempotency-Key", "header", description, schema))
+        found.append(_parameter("Idempotency-Key", "header", operation.repeat, schema))
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.routing import BaseRoute, Route
 
-from howdah.api import health, queues, shapes, tasks, tenants, workers
+from howdah.api import health, queues, results, run_shapes, runs, shapes, tasks, tenants, workers
 from howdah.api.paging import query
 from howdah.api.problems import Problem
 
@@ -39,6 +39,7 @@ class Operation:
         answers: Shape by status; None for an answer that is not JSON.
         problems: Codes besides those that every route with a key, or with a body, may answer.
         parameters: Names of query parameters.
+        repeat: What an Idempotency-Key is good for, if it is a POST.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Operation:
     body_optional: bool = False
     problems: tuple[str, ...] = ()
     parameters: tuple[str, ...] = field(default=())
+    repeat: str = "A repeat with the same key gets the answer of the first request, for 24 hours."
 
 
 OPERATIONS: Final = (
@@ -157,6 +159,52 @@ OPERATIONS: Final = (
         answers={200: shapes.RunPage},
         problems=("not_found",),
         parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/tasks/{id}/result",
+        handler=results.get,
+        scope="viewer",
+        answers={200: run_shapes.TaskResult, 202: run_shapes.TaskPending},
+        problems=("not_found",),
+        parameters=("wait",),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/queues/{queue}/claim",
+        handler=runs.claim,
+        scope="worker",
+        takes=run_shapes.Claim,
+        answers={200: run_shapes.Pulled},
+        problems=("not_found",),
+        repeat="For 24 hours a repeat with the same key gets those runs of the first that are still leased.",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/runs/heartbeat",
+        handler=runs.heartbeat,
+        scope="worker",
+        takes=run_shapes.RunHeartbeats,
+        answers={200: run_shapes.RunBeats},
+        repeat="Not needed: a heartbeat may be repeated.",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/runs/finish",
+        handler=runs.finish,
+        scope="worker",
+        takes=run_shapes.RunEnds,
+        answers={200: run_shapes.RunVerdicts},
+        repeat="Not needed: by the leases a repeat is recognised for ever.",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/runs/release",
+        handler=runs.release,
+        scope="worker",
+        takes=run_shapes.RunReleases,
+        answers={200: run_shapes.RunVerdicts},
+        repeat="Not needed: by the leases a repeat is recognised for ever.",
     ),
     Operation(
         method="GET",

@@ -18,6 +18,8 @@ from howdah.api.problems import ProblemDocument  # noqa: TC001 - msgspec reads t
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9_.-]{0,127}$"
 
+CONSUMER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
+
 DURATION_PATTERN = "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d)|P[0-9TWDHMS.]+)$"
 
 Name = Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]

@@ -61,17 +61,17 @@ async def create_batch(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Read one task."""
-    task_id = _id_of(call)
+    task_id = id_of(call)
     async with call.backend.database.connection() as conn:
         row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
     if row is None:
-        raise _no_task(task_id)
+        raise no_task(task_id)
     return json_answer(200, task_of(row, reads_payloads=call.key.reads_payloads))
 
 
 async def explain(call: Call) -> Answer:
     """Say why a task is not running, or where else it stands."""
-    task_id = _id_of(call)
+    task_id = id_of(call)
     async with call.backend.database.connection() as conn:
         found = await call.backend.tasks.explain(conn, call.key.tenant, task_id)
     reasons = [
@@ -106,13 +106,13 @@ async def cancel(call: Call) -> Answer:
     """Cancel a task; a running one is asked to stop in the mode that the body says."""
     body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
     mode = read(body, shapes.Cancel).mode if body else "soft"
-    task_id = _id_of(call)
+    task_id = id_of(call)
     return await once(call, body, lambda conn: _cancel_in(conn, call, task_id, mode))
 
 
 async def delete(call: Call) -> Answer:
     """Cancel a task softly."""
-    task_id = _id_of(call)
+    task_id = id_of(call)
     return await at_once(call, lambda conn: _cancel_in(conn, call, task_id, "soft"))
 
 
@@ -130,7 +130,7 @@ async def patch(call: Call) -> Answer:
     """Change priority, run_at or tags of a task that waits."""
     body = await call.body(call.backend.settings.body_bytes_max)
     changes = msgspec.json.encode(read(body, shapes.TaskPatch))
-    task_id = _id_of(call)
+    task_id = id_of(call)
 
     async def work(conn: Connection) -> Answer:
         await call.backend.task_changes.change(conn, call.key.tenant, task_id, changes)
@@ -145,12 +145,12 @@ async def list_runs(call: Call) -> Answer:
     limit = limit_of(parameters)
     position = read_cursor(call, parameters)
     after = -1 if position is None else int.from_bytes(position, "big")
-    task_id = _id_of(call)
+    task_id = id_of(call)
     tasks, tenant_id = call.backend.tasks, call.key.tenant_id
     async with call.backend.database.connection() as conn:
         rows = await tasks.runs(conn, tenant_id, task_id, after=after, row_count=limit)
         if not rows and await tasks.get(conn, tenant_id, task_id) is None:
-            raise _no_task(task_id)
+            raise no_task(task_id)
     data = [run_of(row, reads_payloads=call.key.reads_payloads) for row in rows]
     is_more = len(rows) == limit
     cursor = write_cursor(call, parameters, rows[-1].claim_no.to_bytes(4, "big")) if is_more else None
@@ -194,7 +194,7 @@ async def _post(call: Call, change: Change) -> Answer:
     body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
     if body:
         read(body, shapes.Nothing)
-    task_id = _id_of(call)
+    task_id = id_of(call)
 
     async def work(conn: Connection) -> Answer:
         await change(conn, call.key.tenant, task_id)
@@ -207,7 +207,7 @@ async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
     """Answer the task as it stands; without payloads, for the answer may be kept, and replayed to other keys."""
     row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
     if row is None:
-        raise _no_task(task_id)
+        raise no_task(task_id)
     return json_answer(200, task_of(row, reads_payloads=False))
 
 
@@ -240,18 +240,24 @@ def _instant(parameters: dict[str, str], name: str) -> datetime | None:
     return instant
 
 
-def _id_of(call: Call) -> UUID:
+def id_of(call: Call) -> UUID:
+    """Return the task id of the path.
+
+    Raises:
+        Problem: It is none.
+    """
     text: str = call.path_parameters["id"]
     try:
         task_id = UUID(text)
     except ValueError:
-        raise _no_task(text) from None
+        raise no_task(text) from None
     # Python also reads braces, urn: and missing hyphens; one task has one address.
     if str(task_id) != text:
-        raise _no_task(text)
+        raise no_task(text)
     call.task_id = text
     return task_id
 
 
-def _no_task(task_id: UUID | str) -> Problem:
+def no_task(task_id: UUID | str) -> Problem:
+    """Return the problem with a task that the tenant does not have."""
     return Problem("not_found", f"There is no task {str(task_id)[:64]}.")

@@ -6,8 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import howdah
 from howdah_worker.lanes import LaneBook
+
+import howdah
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:

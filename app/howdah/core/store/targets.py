@@ -20,10 +20,12 @@ class Named(NamedTuple):
     Attributes:
         queue_id: None if there is no such queue.
         target_ids: Of those handlers that there are.
+        names: Of these, in the same order.
     """
 
     queue_id: int | None
     target_ids: list[int]
+    names: list[str]
 
 
 class Targets:
