@@ -33,6 +33,7 @@ pytest_plugins = [
     "tests.fix_pooler",
     "tests.fix_backlog",
     "tests.fix_proxy",
+    "tests.fix_pull",
     "tests.fix_release",
     "tests.fix_worker",
 ]
