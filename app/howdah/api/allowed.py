@@ -23,6 +23,7 @@ _WORDS: Final[dict[type[inspect.Type], str]] = {
     inspect.ListType: "an array",
     inspect.DictType: "an object",
     inspect.StructType: "an object",
+    inspect.UUIDType: "a UUID",
 }
 
 
