@@ -89,6 +89,13 @@ def test_enqueue_stores_through_every_door(measure: Measure) -> None:
         assert result[f"{way}_wal_bytes"] > 0
 
 
+def test_consumers_over_http_reach_a_tenth_of_bare_sql(measure: Measure) -> None:
+    """One API process gives out and records runs in batches of 100 at a tenth of the rate of the row work alone."""
+    result = measure("pull", "--n", "20000")
+
+    assert result["ratio"] >= 0.1 * MARGIN
+
+
 def test_drain_does_not_slow_down_with_the_backlog(measure: Measure) -> None:
     """With twenty times as many tasks waiting, a worker is as fast as before."""
     result = measure("backlog", "--n", "20000", "--sizes", "10000,200000")

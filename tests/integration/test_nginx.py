@@ -207,3 +207,20 @@ async def _api_process(database: str, path: Path) -> asyncio.subprocess.Process:
 
 async def _status(nginx: Nginx, path: str, status: int) -> bool:
     return (await nginx.client.get(path)).status_code == status
+
+
+async def test_long_polls_outlast_other_requests(start_nginx: StartNginx, api: Api) -> None:
+    """Claims and results may wait for longer than any other answer is waited for, and come back as they are."""
+    address = f"127.0.0.1:{api.port}"
+    task = await api.create()
+    async with start_nginx(address, address, **{"read_timeout 35s": "read_timeout 1s"}) as nginx:
+        headers = {"Authorization": f"Bearer {api.key}"}
+        claim = {"handlers": ["nobody"], "wait": "2500ms"}
+        answers = await asyncio.gather(
+            nginx.client.post("/v1/queues/q/claim", json=claim, headers=headers),
+            nginx.client.get(f"/v1/tasks/{task['id']}/result?wait=2500ms", headers=headers),
+        )
+
+    assert [answer.status_code for answer in answers] == [200, 202]
+    assert answers[0].json() == {"runs": []}
+    assert answers[1].json()["state"] == "queued"
