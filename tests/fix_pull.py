@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,20 @@ def lease_of(run: Run) -> dict[str, str]:
 def statuses(results: Sequence[dict[str, Any]]) -> list[str]:
     """What became of each."""
     return [result["status"] for result in results]
+
+
+def pull(tenant_id: int = 1, *, lease_s: float = 3600.0, http: bool = False) -> dict[str, Any]:
+    """The row of a consumer of the queue `q` and the handler `h`, as parameters of worker/register_pull."""
+    return {
+        "tenant_id": tenant_id,
+        "pull_key": uuid.uuid4(),
+        "name": "consumer",
+        "queue": "q",
+        "handlers": ["h"],
+        "serves_http": http,
+        "concurrency": 10,
+        "lease_s": lease_s,
+    }
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ class Queue:
         *,
         worker_id: int = 1,
         lease_s: float = 15.0,
+        grace_s: float = 1e9,
         conn: psycopg.AsyncConnection[Row] | None = None,
         horizon: tuple[datetime, uuid.UUID] = FLOOR,
         token: uuid.UUID | None = None,
@@ -96,7 +97,7 @@ class Queue:
             worker_id=worker_id,
             lease_token=token,
             lease_s=lease_s,
-            grace_s=1e9,
+            grace_s=grace_s,
         )
         return [{**row, "lease_token": token} for row in rows if row["task_id"] is not None]
 

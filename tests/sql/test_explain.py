@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.fix_pull import pull
+
 if TYPE_CHECKING:
     from tests.fix_queue import Queue, Row
 
@@ -70,6 +72,21 @@ async def test_task_without_a_worker_says_so(queue: Queue, is_parked: bool) -> N
     [reason] = await _explain(queue, task)
 
     assert (reason["code"], reason["message"]) == ("no_worker", "no live worker serves handler h")
+
+
+async def test_consumer_over_http_serves_its_tenant_for_a_minute(queue: Queue) -> None:
+    """Who claims the handler from the queue counts as a worker, whatever its lease; another tenant's does not."""
+    [task] = await queue.enqueue()
+    await queue.sql("INSERT INTO howdah.tenants (name) VALUES ('other')")
+    found = []
+    for tenant_id in (2, 1):
+        await queue.run("worker.register_pull", **pull(tenant_id))
+        found.append(await _codes(queue, task))
+    for age in ("50 seconds", "61 seconds"):
+        await queue.sql("UPDATE howdah.workers SET heartbeat_at = howdah.now() - %s::interval", age)
+        found.append(await _codes(queue, task))
+
+    assert found == [["no_worker"], ["next"], ["next"], ["no_worker"]]
 
 
 async def test_task_in_a_queue_that_its_workers_leave_out_is_unserved(queue: Queue) -> None:

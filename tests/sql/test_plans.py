@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backlog")]
 
 BATCH: Final = 500
+DAY_MS: Final = 86_400_000
 LANES: Final[dict[str, Any]] = {
     "queue_ids": list(range(1, QUEUE_COUNT + 1)),
     "priorities": [1] * QUEUE_COUNT,
@@ -112,6 +113,7 @@ CASES: Final = [
     Case("run.release", BATCH, 50, {}),  # 22.1, 22.5
     Case("run.heartbeat", BATCH, 60, HEARTBEAT),  # 27.3, 27.7
     Case("run.find_claimed", BATCH, 11, {"worker_id": 1}),  # 3.2, 5.2
+    Case("run.find_leased", BATCH, 12, {}),  # 4.0, 4.0
     Case("run.find_recorded", BATCH, 5, {}, before=FINISH),  # 2.0, 0.4
     Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
@@ -174,6 +176,32 @@ def test_plan_stays_on_its_indexes(backlog: psycopg.Connection, case: Case) -> N
     assert executed.wide_reads() == []
     assert _indexes_in_header(case.name) - executed.indexes() == set()
     assert executed.buffers / case.row_count <= case.buffers_max
+
+
+def test_look_at_results_reads_little_of_tasks_that_run(backlog: psycopg.Connection) -> None:
+    """Of those that have not ended only the run is read, and no partition is opened but those of their days."""
+    with backlog.transaction(force_rollback=True):
+        leases = _claim(backlog)
+        day = (leases["task_ids"][0].int >> 80) // DAY_MS
+        ids = [task_id for task_id in leases["task_ids"] if (task_id.int >> 80) // DAY_MS == day]
+        backlog.execute(FINISH.encode())
+        backlog.execute("DELETE FROM howdah.runs WHERE task_id = %s", [ids[0]])
+        asked = {"tenant_ids": [1] * len(ids), "ids": ids, "wants_state": [False] * len(ids)}
+        bounds = {"id_min": min(ids), "id_max": max(ids)}
+        [(explained,)] = _execute(backlog, "task.results", {**asked, **bounds}, explain=True)
+    executed = Executed(explained)
+    opened = [
+        node["Relation Name"]
+        for node in executed.nodes()
+        if node.get("Relation Name", "").startswith(("finished_runs_", "tasks_"))
+    ]
+
+    assert executed.row_count == 1
+    assert executed.wide_reads() == []
+    assert _indexes_in_header("task.results") - executed.indexes() == set()
+    # Of each an index and a row of runs, and of the one that ended three tables more.
+    assert executed.buffers <= 10 * len(ids) + 30
+    assert len(opened) == 2
 
 
 def test_complete_locks_runs_in_the_order_of_its_sorted_report(backlog: psycopg.Connection) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import errors
 
+from tests.fix_pull import pull
 from tests.fix_queue import FLOOR
 from tests.fix_wait import eventually_async
 
@@ -477,3 +478,35 @@ async def _is_waiting(queue: Queue, pid: int) -> None:
         return row["n"] > 0
 
     await eventually_async(blocked, 5, f"session {pid} waits for a lock")
+
+
+async def test_lease_of_a_consumer_over_http_is_bounded_by_the_deadline(queue: Queue) -> None:
+    """With a grace, a lease ends so long past the timeout; without, as workers claim, it is what was asked for."""
+    for grace_s, expected_s in ((10.0, 12), (1e9, 3600)):
+        await queue.enqueue(timeout="2s")
+        await queue.claim(lease_s=3600.0, grace_s=grace_s)
+        [row] = await queue.sql(
+            "SELECT extract(epoch FROM lease_expires_at - claimed_at)::integer AS s FROM howdah.runs"
+            " ORDER BY task_id DESC LIMIT 1"
+        )
+
+        assert row["s"] == expected_s
+
+
+async def test_consumer_keeps_its_identity(queue: Queue) -> None:
+    """Its row is found by its digest, within its tenant, and no number is used up by finding it."""
+    first, other = pull(), {**pull(), "tenant_id": 2}
+    other["pull_key"] = first["pull_key"]
+    ids = [(await queue.run("worker.register_pull", **each))[0]["id"] for each in (first, first, other, first)]
+    [row] = await queue.sql("SELECT max(id) - min(id) AS gap, count(*) AS n FROM howdah.workers")
+
+    assert ids[0] == ids[1] == ids[3] != ids[2]
+    assert row == {"gap": 1, "n": 2}
+
+
+async def test_long_lease_of_a_consumer_does_not_hold_up_rescue(queue: Queue) -> None:
+    """After an outage rescue waits for one lease; for a consumer that asked for an hour no longer than for a worker."""
+    await queue.run("worker.register_pull", **pull(lease_s=3600.0))
+    [row] = await queue.run("worker.lease_max")
+
+    assert row == {"lease_s": 15}

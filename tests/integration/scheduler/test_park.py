@@ -12,6 +12,7 @@ from howdah.core.wake import LaneReady, parse_message
 from howdah_scheduler import park as park_module
 from howdah_scheduler.park import GAP_S_MAX, GRACE_S, Park
 from tests.fix_chores import heard, listen
+from tests.fix_pull import pull
 
 if TYPE_CHECKING:
     from tests.fix_chores import Chores
@@ -97,6 +98,24 @@ async def test_run_of_a_served_target_is_left_alone(chores: Chores, queue: Queue
 
     assert await _parked(queue) == 3
     assert [run["task_id"] for run in claimed] == [task]
+
+
+async def test_run_that_a_consumer_over_http_serves_is_left_alone_or_released(chores: Chores, queue: Queue) -> None:
+    """A consumer of its tenant counts as a worker for a minute; another tenant's does not."""
+    await queue.enqueue()
+    await queue.sql("INSERT INTO howdah.tenants (name) VALUES ('other')")
+    counts = []
+    for tenant_id in (2, 1):
+        await queue.run("worker.register_pull", **pull(tenant_id))
+        await queue.sql("UPDATE howdah.targets SET served_at = howdah.now() - interval '1 minute'")
+        await _round(chores)
+        counts.append(await _parked(queue))
+    await queue.sql("UPDATE howdah.workers SET heartbeat_at = howdah.now() - interval '61 seconds'")
+    await queue.sql("UPDATE howdah.targets SET served_at = howdah.now() - interval '1 minute'")
+    await _round(chores)
+    counts.append(await _parked(queue))
+
+    assert counts == [1, 0, 1]
 
 
 async def test_scheduled_run_is_parked_only_when_it_is_due(chores: Chores, queue: Queue) -> None:
