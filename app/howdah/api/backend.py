@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # Two writers, the notifier, the listener, the looks, and besides them three pools.
 _OWN_CONNECTIONS: Final = 5
+# A claim and a report take milliseconds; while PostgreSQL is away leases must run out.
+_SETTLE_S_MAX: Final = 1.0
 
 
 class Backend:
@@ -124,6 +126,9 @@ class Backend:
 
     async def stop(self) -> None:
         """Write down what is only counted, then end all loops and close all connections."""
+        # What was claimed for clients that have gone goes back.
+        await self.pulls.settle(_SETTLE_S_MAX)
+        await self.reporter.flush(_SETTLE_S_MAX)
         self._stopping.set()
         await self.tallies.flush()
         await self.keys.touch()

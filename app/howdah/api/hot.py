@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from howdah.api.database import LOCK_S_MAX, STATEMENT_S_MAX
 from howdah.core.db.arrays import read_raw
@@ -18,11 +18,13 @@ from howdah.core.store.runs import Runs
 from howdah.core.store.server import within_limits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from howdah.api.database import Database
     from howdah.core.db.connect import Connection
     from howdah.core.store.server import Server
+
+T = TypeVar("T")
 
 # Chosen: claims of two lines, the reports and the results at once. Each statement takes milliseconds.
 HOT_CONNECTIONS: Final = 4
@@ -89,6 +91,26 @@ class HotPool:
             finally:
                 # Those that are open are taken first.
                 self._desks.append(desk)
+
+    async def repeat(self, work: Callable[[Desk], Awaitable[T]]) -> T:
+        """Do something that may be done twice, again on another desk while only connections were lost.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+            StorageUnavailable: A statement reached a limit.
+        """
+        for _ in range(HOT_CONNECTIONS):
+            try:
+                async with self.use() as desk:
+                    return await work(desk)
+            except StorageUnavailable:
+                raise
+            except DatabaseUnavailable:
+                # Each of them may have been cut while nobody used it.
+                if not await self._database.is_there():
+                    raise
+        async with self.use() as desk:
+            return await work(desk)
 
     async def close(self) -> None:
         """Close all connections, none of which is lent."""

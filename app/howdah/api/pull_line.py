@@ -18,10 +18,12 @@ peek: every claim that is new makes one, unless work is known to be there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from howdah.api.hot import HOT_CONNECTIONS
 from howdah.core import metrics
 from howdah.core.db.arrays import instant_us
 from howdah.core.errors import DatabaseUnavailable, HowdahError, StorageUnavailable
@@ -120,6 +122,7 @@ class Line:
         self.queue_id: int | None = None
         self._names: dict[int, str] = {}
         self.idle_since = time.monotonic()
+        self.working: asyncio.Task[None] | None = None
         self._database = database
         self._hot = hot
         self._targets = targets
@@ -133,13 +136,13 @@ class Line:
         self._has_new = False
         self._run_bytes = float(_RUN_BYTES_FIRST)
         self._news = asyncio.Event()
-        self._working: asyncio.Task[None] | None = None
+        self._lost_count = 0
         self._recovering: set[asyncio.Task[None]] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody waits in it, nor is served."""
-        return self._working is None
+        return self.working is None
 
     def holders(self) -> set[int]:
         """Return the consumers that wait."""
@@ -159,8 +162,8 @@ class Line:
         self._waiting.append(entry)
         self._has_new = True
         self._news.set()
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
+        if self.working is None:
+            self.working = asyncio.create_task(self._work())
         return entry
 
     def abandon(self, entry: Entry) -> None:
@@ -216,15 +219,16 @@ class Line:
                 try:
                     did_something = await self._round()
                 except HowdahError as error:
-                    self._fail(error)
+                    await self._fail_unless_cut(error)
                 else:
+                    self._lost_count = 0
                     if not did_something:
                         await self._sleep()
         except Exception as error:
             # A crash must not leave anybody waiting; the next claim starts the line anew.
             self._fail(error)
         finally:
-            self._working = None
+            self.working = None
             self.idle_since = time.monotonic()
 
     async def _round(self) -> bool:
@@ -307,28 +311,27 @@ class Line:
             self._run_bytes += _RUN_BYTES_WEIGHT * (max(1.0, found_bytes / len(claim.rows)) - self._run_bytes)
 
     def _end_in_doubt(self, entry: Entry, rows: list[Row], error: BaseException) -> None:
-        """Answer what was claimed before something went wrong, or else see whether more was, in a task of its own."""
-        if rows:
-            self._answer(entry, rows)
-        elif isinstance(error, DatabaseUnavailable) and not isinstance(error, StorageUnavailable):
-            recovering = asyncio.create_task(self._recover(entry, error))
+        """Answer what was claimed before something went wrong; an answer that was lost is looked for apart."""
+        if isinstance(error, DatabaseUnavailable) and not isinstance(error, StorageUnavailable):
+            recovering = asyncio.create_task(self._recover(entry, rows, error))
             self._recovering.add(recovering)
             recovering.add_done_callback(self._recovering.discard)
+        elif rows:
+            self._answer(entry, rows)
         else:
             _refuse(entry, error)
 
-    async def _recover(self, entry: Entry, error: DatabaseUnavailable) -> None:
-        """Find the runs of a claim whose answer was lost, by its token."""
-        try:
+    async def _recover(self, entry: Entry, rows: list[Row], error: DatabaseUnavailable) -> None:
+        """Find all runs of a claim an answer of which was lost, by its token."""
+        with contextlib.suppress(HowdahError):
             if await self._database.is_there() or await self._database.wait_found(IN_DOUBT_S):
-                async with self._hot.use() as desk:
-                    rows = await desk.runs.find_claimed(desk.conn, entry.token, entry.worker_id)
-                if rows:
-                    self._answer(entry, rows)
-                    return
-        except HowdahError:
-            pass
-        _refuse(entry, error)
+                rows = await self._hot.repeat(
+                    lambda desk: desk.runs.find_claimed(desk.conn, entry.token, entry.worker_id)
+                )
+        if rows:
+            self._answer(entry, rows)
+        else:
+            _refuse(entry, error)
 
     def _answer(self, entry: Entry, rows: list[Row]) -> None:
         """Hand runs over, the most urgent first, as many as an answer may hold; the others are given back."""
@@ -367,6 +370,15 @@ class Line:
             await self._news.wait()
         finally:
             timer.cancel()
+
+    async def _fail_unless_cut(self, error: HowdahError) -> None:
+        """Go on if connections were lost that were cut while nobody used them; else refuse all who wait."""
+        is_outage = isinstance(error, DatabaseUnavailable) and not isinstance(error, StorageUnavailable)
+        self._lost_count += 1
+        if is_outage and self._lost_count <= HOT_CONNECTIONS and await self._database.is_there():
+            return
+        self._lost_count = 0
+        self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         waiting, self._waiting = self._waiting, deque()

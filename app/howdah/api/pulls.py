@@ -100,8 +100,7 @@ class Pulls:
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
-        async with self._hot.use() as desk:
-            return await desk.runs.find_claimed(desk.conn, token, worker_id)
+        return await self._hot.repeat(lambda desk: desk.runs.find_claimed(desk.conn, token, worker_id))
 
     def seen(self, worker_ids: Iterable[int]) -> None:
         """Take note of signs of life; ids of workers do no harm."""
@@ -134,6 +133,11 @@ class Pulls:
         self._registered.clear()
         for line in self._lines.values():
             line.reset()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until no line works any more, for `timeout_s` at most: the process is to stop, and nobody waits."""
+        if working := [line.working for line in self._lines.values() if line.working is not None]:
+            await asyncio.wait(working, timeout=timeout_s)
 
     async def run(self) -> None:
         """Record signs of life, and forget idle lines, until cancelled."""

@@ -9,6 +9,7 @@ statement may be repeated: after a lost connection all of it is sent again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -117,6 +118,8 @@ class Reporter:
         self._on_ended = on_ended
         self._waiting: deque[_Item] = deque()
         self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._under_way = False
 
     async def report(self, reports: Sequence[Report]) -> list[Verdict]:
         """Record how runs ended, and return what became of each once it is committed.
@@ -134,6 +137,12 @@ class Reporter:
         """Hand runs back that nobody is there for; if PostgreSQL is away their leases run out."""
         self._submit([released(key) for key in keys])
 
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until what was handed back is recorded, for `timeout_s` at most."""
+        if self._waiting or self._under_way:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+
     async def run(self) -> None:
         """Record until cancelled."""
         while True:
@@ -143,6 +152,8 @@ class Reporter:
                 # One turn of the loop: requests that are in the sockets already come along.
                 await asyncio.sleep(0)
                 batch = self._take()
+                self._under_way = True
+                self._idle.clear()
                 try:
                     await self._record(batch)
                 except HowdahError as error:
@@ -153,6 +164,9 @@ class Reporter:
                     for item in batch:
                         item.submission.fail(DatabaseUnavailable("the reports could not be recorded"))
                     raise
+                finally:
+                    self._under_way = False
+            self._idle.set()
 
     def _submit(self, reports: Sequence[Report]) -> _Submission:
         submission = _Submission(len(reports))

@@ -154,8 +154,7 @@ class ResultWaits:
     async def _look(self, looks: dict[Task, list[Future]], due: list[Task]) -> None:
         tasks = [*looks, *due]
         asked = [Asked(*task, wants_state=place < len(looks)) for place, task in enumerate(tasks)]
-        async with self._hot.use() as desk:
-            found = await self._results.find(desk.conn, asked)
+        found = await self._hot.repeat(lambda desk: self._results.find(desk.conn, asked))
         now = time.monotonic()
         for task in due:
             wait = self._waits.get(task)

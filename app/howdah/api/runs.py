@@ -91,8 +91,8 @@ async def heartbeat(call: Call) -> Answer:
     asked = list(dict.fromkeys(key for key in keys if key is not None))
     beats: dict[LeaseKey, Beat] = {}
     if asked:
-        async with call.backend.hot.use() as desk:
-            beats = {beat.key: beat for beat in await desk.runs.heartbeat_on(desk.conn, asked, lease_s)}
+        found = await call.backend.hot.repeat(lambda desk: desk.runs.heartbeat_on(desk.conn, asked, lease_s))
+        beats = {beat.key: beat for beat in found}
         call.backend.pulls.seen({beat.worker_id for beat in beats.values() if beat.worker_id is not None})
     results = [
         run_shapes.RunBeat(None, "invalid", problem=item.document(call.request_id))

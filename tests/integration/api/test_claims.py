@@ -441,6 +441,26 @@ async def test_claim_over_a_connection_that_was_cut_is_found_again(
     assert statuses(await consumer.finish(run)) == ["ok"]
 
 
+async def test_connections_that_were_cut_while_idle_are_not_noticed(api: Api, consumer: Consumer) -> None:
+    """A restart of a proxy, or an administrator, ends sessions: whoever waits, claims, renews or finishes goes on."""
+    await api.create()
+    [run] = await consumer.claim()
+    claim = asyncio.create_task(consumer.claim(wait="30s"))
+    result = asyncio.create_task(api.get(f"/v1/tasks/{run['task_id']}/result?wait=30s"))
+    await waiting(api, 2)
+    for _ in range(3):
+        await api.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'howdah-api' "
+            "AND datname = current_database() AND query ~ 'howdah:(lane.peek|task.results|run[.]|target.find)'"
+        )
+        assert statuses(await consumer.heartbeat(run)) == ["ok"]
+    await api.create()
+
+    assert len(await claim) == 1
+    assert statuses(await consumer.finish(run)) == ["ok"]
+    assert (await result).json()["state"] == "succeeded"
+
+
 async def test_crash_of_a_line_leaves_nobody_waiting(
     api: Api, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

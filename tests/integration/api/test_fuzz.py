@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from howdah.api import results, runs
 from howdah.api.openapi import describe
 from tests.fix_api import Api, serving
 
@@ -28,8 +29,10 @@ EXAMPLES_PER_OPERATION = 60
 
 
 @pytest.fixture
-def served(database: str) -> Iterator[Api]:
-    """An API in a thread of its own, for a client that blocks."""
+def served(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """An API in a thread of its own, for a client that blocks; none of its answers may wait for long."""
+    for module in (runs, results):
+        monkeypatch.setattr(module, "WAIT_S_MAX", 0.1)
     ready, stop = threading.Event(), threading.Event()
     made: list[Api] = []
 
