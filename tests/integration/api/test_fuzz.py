@@ -52,7 +52,7 @@ def served(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_answers_conform_to_the_description(served: Api) -> None:
     """No request, valid or not, is answered with 5xx, an undescribed status, or a body that does not fit."""
     schema = schemathesis.openapi.from_dict(describe())
