@@ -120,6 +120,7 @@ class Line:
         """
         self.key = key
         self.queue_id: int | None = None
+        self._limited: frozenset[int] = frozenset()
         self._names: dict[int, str] = {}
         self.idle_since = time.monotonic()
         self.working: asyncio.Task[None] | None = None
@@ -271,6 +272,7 @@ class Line:
         http = [HTTP_TARGET] if self.key.takes_http else []
         has_new = bool(set(found.target_ids) - self._names.keys())
         self.queue_id = found.queue_id
+        self._limited = frozenset({found.queue_id} if found.queue_id is not None and found.is_limited else ())
         self._names = dict(zip(found.target_ids, found.names, strict=True))
         self._target_ids = [] if found.queue_id is None else http + found.target_ids
         self._book.set_queues({} if found.queue_id is None else {found.queue_id: self.key.tenant_id})
@@ -297,6 +299,7 @@ class Line:
                 worker_id=entry.worker_id,
                 lease_token=entry.token,
                 lease_s=entry.lease_s,
+                limited=self._limited,
                 grace_s=GRACE_S,
             )
             metrics.CLAIM_SECONDS.observe_many([time.monotonic() - began])

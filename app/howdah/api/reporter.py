@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from howdah.api.database import Database
-    from howdah.api.hot import HotPool
+    from howdah.api.hot import Desk, HotPool
     from howdah.api.notifier import Notifier
     from howdah.api.tally import Tallies
     from howdah.core.model import LeaseKey, Rearmed
     from howdah.core.store.reports import Recorded
+    from howdah.core.store.runs import HeldLease
 
-    Leased: TypeAlias = dict[LeaseKey, tuple[int, float]]
+    Leased: TypeAlias = dict[LeaseKey, HeldLease]
 
 # As a worker's finisher: more in one transaction gains nothing, and the first waits for the last.
 BATCH_RUNS_MAX: Final = 500
@@ -201,10 +202,11 @@ class Reporter:
                     # What was recorded by a try whose answer was lost is held no longer.
                     leased |= await desk.runs.find_leased(desk.conn, keys)
                     timed = [
-                        report if (held := leased.get(report.key)) is None else report._replace(duration_s=held[1])
+                        report if (held := leased.get(report.key)) is None else report._replace(duration_s=held.held_s)
                         for report in reports
                     ]
                     recorded = await record(desk.conn, desk.runs, timed)
+                    await self._give_room(desk, leased)
                 break
             except StorageUnavailable:
                 raise
@@ -217,6 +219,20 @@ class Reporter:
         metrics.FINISH_SECONDS.observe_many([time.monotonic() - began])
         metrics.FINISH_BATCH_RUNS.observe_many([len(batch)])
         self._settle(batch, recorded, leased)
+
+    async def _give_room(self, desk: Desk, leased: Leased) -> None:
+        """Give what the runs have left free of their limits to those that wait for it."""
+        limited = [held for held in leased.values() if held.is_limited]
+        if not limited:
+            return
+        key_ids = {held.flow_key_id for held in limited if held.flow_key_id is not None}
+        try:
+            lanes = await desk.runs.settle(desk.conn, {held.queue_id for held in limited}, key_ids)
+        except HowdahError as reason:
+            _log.info("room_not_given", extra={"fields": {"reason": str(reason)}})  # A scheduler comes by.
+            return
+        for lane, run_at in lanes:
+            self._notifier.wake(lane.queue_id, lane.priority, instant_at(run_at))
 
     def _settle(self, batch: Sequence[_Item], recorded: Recorded, leased: Leased) -> None:
         verdicts = _verdicts(recorded)
@@ -239,16 +255,15 @@ class Reporter:
             _log.warning("report_not_storable", extra={"fields": {"task_id": key.task_id.hex(), "reason": reason}})
         self._on_ended(ended)
 
-    def _count(self, report: Report, held: tuple[int, float] | None, rearmed: Rearmed | None) -> None:
+    def _count(self, report: Report, held: HeldLease | None, rearmed: Rearmed | None) -> None:
         outcome = report.outcome
         if rearmed is not None and rearmed.verdict == "cancelled":
             outcome = "cancelled"
         metrics.RUNS_FINISHED.labels(outcome).inc()
         if held is None:
             return  # Ended by a try whose answer was lost, and not known to have been held before.
-        queue_id, held_s = held
-        metrics.RUN_SECONDS.observe_many([held_s])
-        self._tallies.end(queue_id, held_s, outcome, None if rearmed is None else rearmed.verdict)
+        metrics.RUN_SECONDS.observe_many([held.held_s])
+        self._tallies.end(held.queue_id, held.held_s, outcome, None if rearmed is None else rearmed.verdict)
 
 
 def released(key: LeaseKey) -> Report:

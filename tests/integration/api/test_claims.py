@@ -555,3 +555,33 @@ async def test_lease_of_a_claim_can_be_finished_through_another_process(api: Api
 
         assert statuses(await other.heartbeat(run)) == ["ok"]
         assert statuses(await other.finish(run)) == ["ok"]
+
+
+async def test_limits_hold_for_consumers_too(api: Api, consumer: Consumer) -> None:
+    """A queue's max_running bounds what consumers hold, and a report makes room that another claim is woken for."""
+    await api.request("PUT", "/v1/queues/q", {"max_running": 2})
+    for _ in range(3):
+        await api.create()
+    [first, _] = (await consumer.ask(max=10)).json()["runs"]
+    third = asyncio.create_task(consumer.ask(max=10, wait="20s"))
+    await waiting(api, 1)
+    begun = time.monotonic()
+    report = {"task_id": first["task_id"], "lease_token": first["lease_token"], "outcome": "succeeded"}
+    await api.post("/v1/runs/finish", {"runs": [report]})
+    answer = await third
+
+    assert len(answer.json()["runs"]) == 1
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_flow_key_is_handed_on_by_a_report(api: Api, consumer: Consumer) -> None:
+    """Of a key of concurrency 1 a consumer gets the next task once it has finished the one before."""
+    made = [await api.create(flow={"key": "customer-42", "concurrency": 1}) for _ in range(3)]
+    order = []
+    for _ in made:
+        [run] = (await consumer.ask(max=10, wait="20s")).json()["runs"]
+        order.append(run["task_id"])
+        report = {"task_id": run["task_id"], "lease_token": run["lease_token"], "outcome": "succeeded"}
+        await api.post("/v1/runs/finish", {"runs": [report]})
+
+    assert order == [task["id"] for task in made]

@@ -6,9 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from howdah_worker.lanes import LaneBook
-
 import howdah
+from howdah.core.lane_book import LaneBook
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def _count_paused_peeks(monkeypatch: pytest.MonkeyPatch) -> list[Due]:
 
     def note(self: LaneBook, asked: Any, dues: Any, now: int) -> None:
         dues = list(dues)
-        seen.extend(due for due in dues if due.is_paused)
+        seen.extend(due for due in dues if due.is_closed)
         peeked(self, asked, dues, now)
 
     monkeypatch.setattr(LaneBook, "peeked", note)
@@ -89,7 +88,7 @@ async def test_worker_wakes_by_itself_at_the_end_of_a_pause(bench: Workbench, mo
     assert row["is_after"]
 
 
-async def test_run_that_goes_on_when_its_queue_is_paused_ends_as_ever(bench: Workbench) -> None:
+async def test_run_that_goes_on_when_its_queue_is_closed_ends_as_ever(bench: Workbench) -> None:
     """And a retry of it waits for the resume, without an attempt spent."""
     gate, begun = asyncio.Event(), asyncio.Event()
     attempts: list[int] = []

@@ -395,26 +395,26 @@ def test_drained_lane_is_peeked_at_a_little_later() -> None:
     assert book.is_unsure(due)
 
 
-def test_paused_lane_is_looked_at_from_its_beginning_once_the_pause_is_over() -> None:
-    """Whatever came to lie below its horizon meanwhile is found, and the book knows when to look."""
+def test_closed_lane_is_looked_at_from_where_it_was_once_it_opens() -> None:
+    """Whatever came to lie in it meanwhile is found, and the book knows when to look."""
     lane = LaneKey(1, NORMAL)
     book = book_of({lane: 1})
     book.claimed(book.offers(NOW, 10), [])
-    book.peeked(book.take_unsure(10, NOW), [Due(lane, NOW + 5_000, 0.005, is_paused=True)], NOW)
+    book.peeked(book.take_unsure(10, NOW), [Due(lane, NOW + 5_000, 0.005, is_closed=True)], NOW)
     slept = book.has_ready(NOW + 4_999), book.next_due()
     is_ready = book.has_ready(NOW + 5_000)
     [offer] = book.offers(NOW + 5_000, 10)
 
     assert (slept, is_ready) == ((False, NOW + 5_000), True)
-    assert (offer.lane, offer.horizon_run_at) == (lane, 0)
+    assert (offer.lane, offer.horizon_run_at) == (lane, NOW - PEEK_LAG_US)
 
 
-def test_pause_without_an_end_is_waited_out_without_a_due_time() -> None:
+def test_lane_that_is_closed_without_an_end_is_waited_out_without_a_due_time() -> None:
     """A poll asks again, and a wake-up, which the resume sends, ends it; all is looked at then."""
     lane = LaneKey(1, NORMAL)
     book = book_of({lane: 1})
     book.claimed(book.offers(NOW, 10), [])
-    book.peeked(book.take_unsure(10, NOW), [Due(lane, None, None, is_paused=True)], NOW)
+    book.peeked(book.take_unsure(10, NOW), [Due(lane, None, None, is_closed=True)], NOW)
     next_due = book.next_due()
     book.doubt()
     [again] = [asked for asked in book.take_unsure(10, NOW) if asked.lane == lane]
@@ -422,15 +422,15 @@ def test_pause_without_an_end_is_waited_out_without_a_due_time() -> None:
     [offer] = book.offers(NOW, 10)
 
     assert next_due is None
-    assert (again.run_at, offer.horizon_run_at) == (0, 0)
+    assert (again.run_at, offer.horizon_run_at) == (NOW - PEEK_LAG_US, NOW - 60_000_000)
 
 
-def test_lane_that_is_woken_during_a_pause_keeps_its_beginning() -> None:
-    """A claim that finds nothing, because the pause is not over, does not let go of what it was to look at."""
+def test_lane_that_is_woken_while_it_is_closed_keeps_its_horizon() -> None:
+    """A claim that finds nothing, because the lane is closed, does not let go of what it was to look at."""
     lane = LaneKey(1, NORMAL)
     book = book_of({lane: 1})
     book.claimed(book.offers(NOW, 10), [])
-    book.peeked(book.take_unsure(10, NOW), [Due(lane, None, None, is_paused=True)], NOW)
+    book.peeked(book.take_unsure(10, NOW), [Due(lane, None, None, is_closed=True)], NOW)
     book.wake(lane, NOW, NOW)
     book.claimed(book.offers(NOW, 10), [])
     [asked] = book.take_unsure(10, NOW)
@@ -439,8 +439,8 @@ def test_lane_that_is_woken_during_a_pause_keeps_its_beginning() -> None:
     is_ready = book.has_ready(later)
     [offer] = book.offers(later, 10)
 
-    assert (asked.lane, asked.run_at) == (lane, 0)
-    assert (is_ready, offer.horizon_run_at) == (True, 0)
+    assert (asked.lane, asked.run_at) == (lane, NOW - PEEK_LAG_US)
+    assert (is_ready, offer.horizon_run_at) == (True, NOW - PEEK_LAG_US)
 
 
 def test_claim_that_finds_nothing_below_the_horizon_is_believed_by_a_peek() -> None:

@@ -50,6 +50,22 @@ class Claim(NamedTuple):
     unfinished: Sequence[LaneKey] = ()
 
 
+class HeldLease(NamedTuple):
+    """What the database knows of a lease that is held.
+
+    Attributes:
+        queue_id: Of its run.
+        held_s: Seconds since its claim.
+        is_limited: The queue has limits: call `Runs.settle` when it has ended.
+        flow_key_id: Of its run.
+    """
+
+    queue_id: int
+    held_s: float
+    is_limited: bool
+    flow_key_id: int | None
+
+
 class Runs:
     """The queries under `sql/queries/run`."""
 
@@ -218,14 +234,14 @@ class Runs:
     def _heartbeat_of(self, keys: Sequence[LeaseKey], lease_s: float) -> Statement:
         return self._heartbeat, {**_lease_parameters(keys), "lease_s": lease_s, "grace_s": GRACE_S}
 
-    async def find_leased(self, conn: Connection, keys: Sequence[LeaseKey]) -> dict[LeaseKey, tuple[int, float]]:
-        """Return queue and seconds since its claim of each of these leases that is held.
+    async def find_leased(self, conn: Connection, keys: Sequence[LeaseKey]) -> dict[LeaseKey, HeldLease]:
+        """Return what is known of each of these leases that is held.
 
         Raises:
             DatabaseUnavailable: The connection is lost; ask again.
         """
         rows = await _fetch(conn, (self._find_leased, _lease_parameters(keys)))
-        return {LeaseKey(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
+        return {LeaseKey(row[0], row[1], row[2]): HeldLease(*row[3:]) for row in rows}
 
 
 def execute_sync(conn: SyncConnection, statement: Statement) -> list[tuple[Any, ...]]:

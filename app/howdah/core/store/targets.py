@@ -19,11 +19,13 @@ class Named(NamedTuple):
 
     Attributes:
         queue_id: None if there is no such queue.
+        is_limited: The queue has limits.
         target_ids: Of those handlers that there are.
         names: Of these, in the same order.
     """
 
     queue_id: int | None
+    is_limited: bool
     target_ids: list[int]
     names: list[str]
 
