@@ -85,6 +85,30 @@ COMMENT ON COLUMN howdah.dead_letters.queued_at IS 'When the task was accepted.'
 COMMENT ON COLUMN howdah.dead_letters.dead_at IS 'When it was given up.';
 COMMENT ON COLUMN howdah.dead_letters.error IS 'The last attempt''s error.';
 
+CREATE TABLE howdah.dedup_keys (
+    tenant_id integer NOT NULL,
+    queue_id integer NOT NULL,
+    claim_no integer NOT NULL,
+    task_id uuid NOT NULL,
+    taken_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    until text NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT dedup_keys_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255))),
+    CONSTRAINT dedup_keys_until_check CHECK (((until = ANY (ARRAY['started'::text, 'finished'::text, 'expiry'::text])) AND ((until = 'expiry'::text) = (expires_at IS NOT NULL))))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE howdah.dedup_keys IS 'Which task holds, or last held, a dedup key of a queue. Whether it still does is judged by the next task that brings the key, under the row''s lock (howdah.holds_key): nothing is written here when a task starts or ends. A chore deletes rows that hold nothing any more.';
+COMMENT ON COLUMN howdah.dedup_keys.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.dedup_keys.queue_id IS 'Keys of different queues have nothing to do with each other.';
+COMMENT ON COLUMN howdah.dedup_keys.claim_no IS 'Claims that the task had when it took the key; it has started once it has more.';
+COMMENT ON COLUMN howdah.dedup_keys.task_id IS 'The task that took the key last.';
+COMMENT ON COLUMN howdah.dedup_keys.taken_at IS 'When it did.';
+COMMENT ON COLUMN howdah.dedup_keys.expires_at IS 'With until = expiry: it holds the key until then, whatever becomes of it.';
+COMMENT ON COLUMN howdah.dedup_keys.until IS 'How long it holds the key: started (it is claimed for the first time), finished (it has no live run any more), expiry.';
+COMMENT ON COLUMN howdah.dedup_keys.key IS 'The client''s word for what must not be there twice.';
+
 CREATE TABLE howdah.ended_leases (
     tenant_id integer NOT NULL,
     task_id uuid NOT NULL,
@@ -477,6 +501,7 @@ CREATE TABLE howdah.tasks (
     http jsonb,
     payload json,
     flow jsonb,
+    dedup jsonb,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
     CONSTRAINT tasks_run_at_check CHECK (isfinite(run_at))
@@ -498,6 +523,7 @@ COMMENT ON COLUMN howdah.tasks.tags IS 'Names and values chosen by the client; l
 COMMENT ON COLUMN howdah.tasks.http IS 'HTTP target: url, method, headers, success_statuses, and body with content_type instead of a payload.';
 COMMENT ON COLUMN howdah.tasks.payload IS 'JSON exactly as it came, byte for byte, so that signatures over it hold.';
 COMMENT ON COLUMN howdah.tasks.flow IS 'Flow key with its limits, as the client gave it: key, concurrency, rate.';
+COMMENT ON COLUMN howdah.tasks.dedup IS 'key, until and on_conflict, as given: what must not be there twice.';
 
 ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME howdah.tenants_id_seq
@@ -522,6 +548,9 @@ ALTER TABLE ONLY howdah.api_keys
 
 ALTER TABLE ONLY howdah.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, task_id);
+
+ALTER TABLE ONLY howdah.dedup_keys
+    ADD CONSTRAINT dedup_keys_pkey PRIMARY KEY (tenant_id, queue_id, key);
 
 ALTER TABLE ONLY howdah.ended_leases
     ADD CONSTRAINT ended_leases_pkey PRIMARY KEY (tenant_id, task_id, lease_token);

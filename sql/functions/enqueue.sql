@@ -1,7 +1,8 @@
 -- Enqueue one task inside the caller's own transaction: SELECT howdah.enqueue('emails', 'welcome',
 -- '{"to": "…"}'). Whatever else POST /v1/tasks takes goes into options under the same names. Raises
--- JQ422 for what the API would refuse with 422, JQ413 for a payload that is too large, JQ409 if the queue is being
--- drained, and JQ429 if it has reached a cap.
+-- JQ422 for what the API would refuse with 422, JQ413 for a payload that is too large, JQ429 if the queue has reached
+-- a cap, and JQ409 if it is being drained, or if another task holds the dedup key and is not to be returned instead:
+-- its id is the detail then, dedup_keys_pkey the constraint.
 CREATE OR REPLACE FUNCTION howdah.enqueue(
     queue text,
     handler text DEFAULT NULL,
@@ -47,6 +48,10 @@ BEGIN
         )::json
     ) AS m;
     IF problem IS NOT NULL THEN
+        IF problem LIKE 'dedup_conflict %' THEN
+            RAISE EXCEPTION '%', substr(problem, position(' ' IN problem) + 1)
+                USING ERRCODE = 'JQ409', CONSTRAINT = 'dedup_keys_pkey', DETAIL = task_id::text;
+        END IF;
         RAISE EXCEPTION '%', substr(problem, position(' ' IN problem) + 1)
             USING ERRCODE = CASE split_part(problem, ' ', 1)
                 WHEN 'payload_too_large' THEN 'JQ413'

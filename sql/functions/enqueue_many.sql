@@ -57,7 +57,7 @@ BEGIN
                 r.*,
                 howdah.lane_word(
                     r.queue_id, r.priority,
-                    min(r.run_at) FILTER (WHERE r.created) OVER (PARTITION BY r.queue_id, r.priority)
+                    min(r.run_at) OVER (PARTITION BY r.queue_id, r.priority)
                 ) AS word
             FROM howdah.enqueue_rows(number, wellformed, payloads) AS r
             WHERE wellformed IS NOT NULL
@@ -66,7 +66,7 @@ BEGIN
             id := made.id;
             created := made.created;
             error := made.error;
-            IF made.created AND made.word <> ALL (words) THEN
+            IF made.run_at IS NOT NULL AND made.word <> ALL (words) THEN
                 words := words || made.word;
             END IF;
             RETURN NEXT;

@@ -10,6 +10,9 @@
 --
 -- A queue that is drained or has reached a cap refuses its items as they are stored: what was true when the
 -- statement began counts.
+-- An item whose dedup key another task holds stores nothing either, and its id is that task's: with created = false,
+-- or with an error that begins with dedup_conflict. howdah.take_keys decides about keys. Of one that is held back
+-- by this transaction, priority and run_at are that task's: its lane is to be announced, like those of created ones.
 --
 -- Unknown queues and targets with allowed names are made on first use, by an item that is not refused, and by
 -- an earlier statement, so that the main one also sees those that somebody else made at the same moment.
@@ -41,6 +44,13 @@ DECLARE
     -- Ids of other times could fall outside of the partitions; a minute ahead allows for skew.
     id_low constant uuid := howdah.id_floor(now - interval '1 hour');
     id_high constant uuid := howdah.id_floor(now + interval '1 minute');
+    -- What howdah.take_keys says of each item, if any has a dedup key; else NULL.
+    key_ids uuid[];
+    key_holders uuid[];
+    key_problems text[];
+    dedups jsonb[];
+    held_priorities smallint[];
+    held_run_ats timestamptz[];
 BEGIN
     SELECT t.payload_bytes_max INTO bytes_max FROM howdah.tenants AS t WHERE t.id = tenant;
 
@@ -76,7 +86,8 @@ BEGIN
             );
     END IF;
 
-    IF items::text LIKE '%"flow"%' THEN
+    -- With an escape the words could be written in another way.
+    IF position('flow' IN items::text) > 0 OR position('\u' IN items::text) > 0 THEN
         SELECT array_agg(q.id ORDER BY i.ordinal), array_agg(i.flow ORDER BY i.ordinal)
         INTO flow_queue_ids, flows
         FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
@@ -87,11 +98,19 @@ BEGIN
         END IF;
     END IF;
 
+    IF position('dedup' IN items::text) > 0 OR position('\u' IN items::text) > 0 THEN
+        SELECT k.ids, k.holders, k.problems, k.dedups, k.held_priorities, k.held_run_ats
+        INTO key_ids, key_holders, key_problems, dedups, held_priorities, held_run_ats
+        FROM howdah.take_keys(tenant, items, payloads, id_low, id_high, bytes_max) AS k;
+    END IF;
+
     RETURN QUERY
     WITH checked AS MATERIALIZED (
         SELECT
             i.ordinal,
-            coalesce(i.id, howdah.new_id(i.ordinal)) AS id,
+            coalesce(i.id, key_ids[i.ordinal], howdah.new_id(i.ordinal)) AS id,
+            key_holders[i.ordinal] AS holder_id,
+            dedups[i.ordinal] AS dedup,
             i.priority, i.run_at, i.timeout_s, i.traceparent, i.retry, i.flow, i.tags, i.http, i.payload,
             q.id AS queue_id,
             q.retry AS queue_retry,
@@ -107,6 +126,7 @@ BEGIN
                 WHEN q.id IS NULL AND (i.queue !~ name_pattern OR i.http IS NOT NULL OR t.id IS NOT NULL)
                     THEN 'validation /queue must match ' || name_pattern
                 WHEN i.http IS NULL AND t.id IS NULL THEN 'validation /handler must match ' || name_pattern
+                ELSE key_problems[i.ordinal]
             END AS problem
         FROM howdah.read_items(items, payloads, now, id_low, id_high, bytes_max) AS i
         LEFT JOIN howdah.queues AS q ON q.tenant_id = tenant AND q.name = i.queue AND q.deleted_at IS NULL
@@ -114,14 +134,14 @@ BEGIN
     ),
     stored AS (
         INSERT INTO howdah.tasks (
-            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, traceparent, retry, flow, tags, http,
-            payload
+            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, traceparent, retry, flow, tags, dedup,
+            http, payload
         )
         SELECT
             tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.traceparent, c.retry, c.flow,
-            c.tags, c.http, c.payload
+            c.tags, c.dedup, c.http, c.payload
         FROM checked AS c
-        WHERE c.problem IS NULL
+        WHERE c.problem IS NULL AND c.holder_id IS NULL
         ORDER BY c.ordinal
         ON CONFLICT DO NOTHING
         RETURNING id, queue_id, target_id, priority, run_at, flow
@@ -144,10 +164,10 @@ BEGIN
     )
     SELECT
         c.ordinal,
-        c.id,
-        c.problem IS NULL AND a.task_id IS NOT NULL
-            AND row_number() OVER (PARTITION BY c.id, c.problem ORDER BY c.ordinal) = 1,
-        c.problem, c.queue_id, c.priority, a.run_at,
+        coalesce(c.holder_id, c.id),
+        c.problem IS NULL AND c.holder_id IS NULL AND a.task_id IS NOT NULL
+            AND row_number() OVER (PARTITION BY c.id, c.problem, c.holder_id ORDER BY c.ordinal) = 1,
+        c.problem, c.queue_id, coalesce(held_priorities[c.ordinal], c.priority), coalesce(a.run_at, held_run_ats[c.ordinal]),
         c.run_at, now, c.timeout_in_force_s,
         CASE
             WHEN a.task_id IS NOT NULL

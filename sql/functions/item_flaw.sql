@@ -12,7 +12,7 @@ AS $$
 DECLARE
     fields constant text[] := ARRAY[
         'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'flow', 'tags',
-        'traceparent'
+        'dedup', 'traceparent'
     ];
     field text;
     harmless json;
@@ -42,7 +42,7 @@ BEGIN
         WHERE f.key <> ALL (fields)
             OR (f.key NOT IN ('payload', 'queue') AND json_typeof(f.value) = 'null')
             OR (
-                f.key IN ('http', 'retry', 'flow', 'tags')
+                f.key IN ('http', 'retry', 'flow', 'tags', 'dedup')
                 AND (length(f.value::text) > 100000 OR f.value::text ~ long_exponent)
             )
     LOOP

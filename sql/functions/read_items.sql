@@ -21,7 +21,7 @@ AS $$
                     AND x.id::uuid < id_high
                     THEN x.id::uuid
             END AS id,
-            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.traceparent,
+            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent,
             x.run_at AS run_at_given,
             x.delay AS delay_given,
             x.timeout AS timeout_given,
@@ -32,10 +32,10 @@ AS $$
         FROM ROWS FROM (
             json_to_recordset(items) AS (
                 id text, queue json, handler json, priority json, http jsonb, retry jsonb, flow jsonb, tags jsonb,
-                traceparent json, run_at json, delay json, timeout json
+                dedup jsonb, traceparent json, run_at json, delay json, timeout json
             )
         ) WITH ORDINALITY AS x (
-            id, queue, handler, priority, http, retry, flow, tags, traceparent, run_at, delay, timeout, ordinal
+            id, queue, handler, priority, http, retry, flow, tags, dedup, traceparent, run_at, delay, timeout, ordinal
         )
     )
     SELECT
@@ -77,6 +77,8 @@ AS $$
                 THEN 'validation ' || howdah.flow_problem(i.flow)
             WHEN i.tags IS NOT NULL AND howdah.tags_problem(i.tags) IS NOT NULL
                 THEN 'validation ' || howdah.tags_problem(i.tags)
+            WHEN i.dedup IS NOT NULL AND howdah.dedup_problem(i.dedup) IS NOT NULL
+                THEN 'validation ' || howdah.dedup_problem(i.dedup)
             WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                 THEN 'validation /traceparent must be a W3C traceparent'
             ELSE howdah.payload_flaw(i.payload::text, bytes_max)

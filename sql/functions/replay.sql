@@ -1,6 +1,7 @@
 -- Take a dead letter back to its queue: the same task, with all its attempts. Its history stays, and the
 -- claim number goes on, so that receivers can tell old attempts from new ones. Returns queued. Raises
--- JQ404 if there is no such task, and JQ409 if it is no dead letter (any more).
+-- JQ404 if there is no such task, and JQ409 if it is no dead letter (any more), or if another task holds its dedup
+-- key, which it takes again otherwise (then the constraint is dedup_keys_pkey, and the detail that task's id).
 --
 -- moves: failed -> waiting (replay)
 CREATE OR REPLACE FUNCTION howdah.replay(id uuid, tenant text DEFAULT NULL)
@@ -15,6 +16,7 @@ DECLARE
     dead howdah.dead_letters;
     flow jsonb;
     key_id bigint;
+    dedup jsonb;
 BEGIN
     -- Of two replays at once the second waits here, and then finds nothing.
     DELETE FROM howdah.dead_letters AS d WHERE d.tenant_id = number AND d.task_id = task RETURNING d.* INTO dead;
@@ -22,9 +24,12 @@ BEGIN
         RAISE EXCEPTION 'the task is no dead letter: it is %', howdah.ended_state(number, task) USING ERRCODE = 'JQ409';
     END IF;
     -- The age of its attempts counts from now.
-    UPDATE howdah.tasks AS t SET run_at = now WHERE t.tenant_id = number AND t.id = task RETURNING t.flow INTO flow;
+    UPDATE howdah.tasks AS t SET run_at = now WHERE t.tenant_id = number AND t.id = task RETURNING t.flow, t.dedup INTO flow, dedup;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the task is gone: there is nothing to be run' USING ERRCODE = 'JQ409';
+    END IF;
+    IF dedup IS NOT NULL THEN
+        PERFORM howdah.retake_key(number, dead.queue_id, task, dedup, dead.claim_no);
     END IF;
     IF flow IS NOT NULL THEN
         PERFORM howdah.make_flow_keys(number, ARRAY[dead.queue_id], ARRAY[flow]);

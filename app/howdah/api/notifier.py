@@ -45,9 +45,9 @@ class Notifier:
         self._wanted = asyncio.Event()
 
     def announce(self, stored: Iterable[Stored]) -> None:
-        """Announce tasks that were committed; rows that created nothing are passed over."""
+        """Announce lanes in which a commit left something to start; rows that have none are passed over."""
         for row in stored:
-            if row.created and row.queue_id is not None and row.priority is not None and row.run_at is not None:
+            if row.queue_id is not None and row.priority is not None and row.run_at is not None:
                 self.wake(row.queue_id, row.priority, row.run_at)
 
     def wake(self, queue_id: int, priority: int, run_at: datetime) -> None:

@@ -136,6 +136,9 @@ MOVES: Final = frozenset(
         Move(Stage.RUNNING, Stage.CANCELLED, "cancel"),
         Move(Stage.WAITING, Stage.CANCELLED, "cancel"),
         Move(Stage.BLOCKED, Stage.CANCELLED, "cancel"),
+        # A new task with its dedup key takes its place.
+        Move(Stage.WAITING, Stage.CANCELLED, "replace"),
+        Move(Stage.BLOCKED, Stage.CANCELLED, "replace"),
         # A client moves it in time, or to another lane.
         Move(Stage.WAITING, Stage.WAITING, "run_now"),
         Move(Stage.BLOCKED, Stage.BLOCKED, "run_now"),
