@@ -158,7 +158,8 @@ def assert_problem(answer: httpx2.Response, status: int, code: str, at: Sequence
     document = answer.json()
     assert (answer.status_code, document["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(document) == {"type", "title", "status", "code", "detail", "retryable", "request_id", "errors"}
+    members = {"type", "title", "status", "code", "detail", "retryable", "request_id", "errors"}
+    assert set(document) == (members | {"task_id"} if code == "dedup_conflict" else members)
     assert document["type"] == f"urn:howdah:problem:{code}"
     assert document["status"] == status
     assert document["request_id"] == answer.headers["x-request-id"]

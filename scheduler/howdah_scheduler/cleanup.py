@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from howdah.core.store.leftovers import PAGE_ROWS, Leftovers
+from howdah.core.store.leftovers import PAGE_ROWS, KeyPlace, Leftovers
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Cleanup(Chore):
         self._leftovers = Leftovers(schema)
 
     async def work(self, conn: Connection, held: Held) -> Round:
-        """Delete a page of each; go on at once while a page is full."""
+        """Delete a page of each; go on at once while a page is full.
+
+        Dedup keys are gone through in their order, for whether one is held is not seen by its age.
+        """
         deleted = [
             await self._leftovers.delete_idempotency_keys(conn),
             await self._leftovers.forget_leases(conn),
@@ -42,4 +45,9 @@ class Cleanup(Chore):
             await self._leftovers.delete_workers(conn, self._retention_s + NAMED_MARGIN_S),
             await self._leftovers.delete_queues(conn, self._retention_s + NAMED_MARGIN_S),
         ]
-        return Round(next_in_s=0 if max(deleted) == PAGE_ROWS else INTERVAL_S)
+        # A pass over them that is done rests until the next one is due, whatever is left of other kinds.
+        place = held.state.get("dedup_keys", ())
+        end = None if place is None else await self._leftovers.delete_dedup_keys(conn, KeyPlace(*place))
+        if end is None and max(deleted) < PAGE_ROWS:
+            return Round(next_in_s=INTERVAL_S, state={})
+        return Round(next_in_s=0, state={"dedup_keys": end and list(end)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,6 +13,8 @@ from tests.fix_chores import heard, listen
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
+    import uuid
+
     from tests.fix_chores import Chores
     from tests.fix_queue import Queue, Row
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from howdah.core.health import Readiness
     from howdah.core.settings import Settings
 
-# Two writers, the notifier, the listener, the looks, and besides them three pools.
-_OWN_CONNECTIONS: Final = 5
+# Four writers, the notifier, the listener, the looks, and besides them three pools.
+_OWN_CONNECTIONS: Final = 7
 # A claim and a report take milliseconds; while PostgreSQL is away leases must run out.
 _SETTLE_S_MAX: Final = 1.0
 
@@ -103,6 +103,8 @@ class Backend:
         supervisor.add("database", self.database.run)
         supervisor.add("writer", self.writer.known_names.run)
         supervisor.add("writer_of_new_names", self.writer.new_names.run)
+        supervisor.add("writer_of_dedup_keys", self.writer.keyed.run)
+        supervisor.add("writer_of_held_keys", self.writer.held_keys.run)
         supervisor.add("keeper", self.keeper.run)
         supervisor.add("notifier", self.notifier.run)
         supervisor.add("tallies", self.tallies.run)

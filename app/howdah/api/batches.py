@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from howdah.api import shapes
 from howdah.api.call import Answer, json_answer
+from howdah.api.committer import IN_DOUBT_S
 from howdah.api.drafts import draft, take_trace
-from howdah.api.problems import Problem, refused
-from howdah.api.task_view import new_task
-from howdah.api.writer import IN_DOUBT_S
+from howdah.api.problems import KINDS, Problem, refused
+from howdah.api.task_view import holder_of, new_task
 from howdah.core.errors import DatabaseUnavailable, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -67,38 +69,49 @@ class Batch:
         stored: list[Stored] = []
         if self._drafts:
             stored = (await tasks.store(conn, {tenant_id: self._drafts}))[tenant_id]
-        repeated = [row.id for row in stored if row.id is not None and row.error is None and not row.created]
+        existing = [row for row in stored if row.id is not None and row.error is None and not row.created]
+        repeated = [row.id for row in existing if row.id is not None and not row.is_deduplicated]
+        holder_ids = {row.id for row in existing if row.id is not None and row.is_deduplicated}
+        holders = await tasks.get_many(conn, tenant_id, list(holder_ids)) if holder_ids else []
         if repeated:
             known = await tasks.find_stored(conn, tenant_id, repeated)
-            stored = [row if row.id is None else known.get(row.id, row) for row in stored]
+            stored = [row if row.id is None or row.is_deduplicated else known.get(row.id, row) for row in stored]
         rows = iter(stored)
         good = iter(self._good)
         results: list[Problem | shapes.Task] = []
         for index, item in enumerate(self._items):
-            results.append(item if isinstance(item, Problem) else _result(call, index, *next(good), next(rows)))
+            results.append(
+                item if isinstance(item, Problem) else _result(call, index, *next(good), next(rows), holders)
+            )
         if self._is_atomic:
             _raise_all([result for result in results if isinstance(result, Problem)])
         answers = [
             shapes.BatchResult(result.status, problem=result.document(call.request_id))
             if isinstance(result, Problem)
-            else shapes.BatchResult(201, task=result)
+            else shapes.BatchResult(201 if result.deduplicated is msgspec.UNSET else 200, task=result)
             for result in results
         ]
         return json_answer(200, shapes.BatchAnswer(answers)), lambda: call.backend.writer.report(stored, "batch")
 
 
 def _result(
-    call: Call, index: int, task: shapes.TaskCreate, payload: bytes | None, stored: Stored
+    call: Call, index: int, task: shapes.TaskCreate, payload: bytes | None, stored: Stored, holders: Sequence[Any]
 ) -> Problem | shapes.Task:
     if stored.error is not None:
-        return refused(stored.error, f"/tasks/{index}")
+        return refused(stored.error, f"/tasks/{index}", stored.id)
+    if stored.is_deduplicated:
+        assert stored.id is not None
+        try:
+            return holder_of(holders, stored.id, f"/tasks/{index}/dedup/key")
+        except Problem as problem:
+            return problem
     return new_task(task, payload, stored, reads_payloads=call.key.reads_payloads)
 
 
 def _raise_all(problems: Sequence[Problem]) -> None:
-    """Refuse a request for everything that is wrong with its parts; the first decides the code."""
+    """Refuse a request for everything that is wrong with its parts; the first that will not pass decides the code."""
     if problems:
         faults = [fault for problem in problems for fault in problem.errors]
-        first = problems[0]
+        first = next((problem for problem in problems if not KINDS[problem.code].retryable), problems[0])
         detail = first.detail if len(problems) == 1 else f"{len(problems)} tasks were refused; first: {first.detail}"
-        raise Problem(first.code, detail, faults)
+        raise Problem(first.code, detail, faults, task_id=first.task_id)

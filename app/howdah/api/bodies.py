@@ -122,7 +122,7 @@ def _read_sound_batch(
     # As in `_refuse_duplicates`. Pairs inside of http, retry, flow and tags are not counted, so tasks with them fail.
     colons = body.count(b":") - len(parsed) - sum(map(len, parsed["tasks"]))
     may_be_deep = False
-    for task in batch.tasks:
+    for index, task in enumerate(batch.tasks):
         payload = None
         if task.payload is not msgspec.UNSET:
             payload = bytes(task.payload)
@@ -133,6 +133,10 @@ def _read_sound_batch(
             may_be_deep |= payload.count(b"[") + payload.count(b"{") > PAYLOAD_DEPTH_MAX
         if task.http is not msgspec.UNSET:
             return None
+        if task.dedup is not msgspec.UNSET:
+            if b"\\" in body:
+                return None
+            colons -= len(parsed["tasks"][index]["dedup"]) + task.dedup.key.count(":")
         items.append((task, None if payload == b"null" else payload))
     # One look at all of them: a look at each takes up to 2 ms, of a thousand that would be seconds.
     if colons > 0 or (may_be_deep and _is_too_deep(body, BATCH_DEPTH_MAX)):

@@ -26,7 +26,8 @@ _priority_numbers: Final = {name: number for number, name in enumerate(PRIORITIE
 
 def draft(task_id: UUID, task: TaskCreate, payload: bytes | None) -> Draft:
     """Write a task down for the store."""
-    return Draft(task_id, _encode(task), payload, kind_of(task))
+    dedup_key = None if task.dedup is UNSET else (task.queue, task.dedup.key)
+    return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key)
 
 
 def kind_of(task: TaskCreate) -> Kind | None:
@@ -40,6 +41,7 @@ def kind_of(task: TaskCreate) -> Kind | None:
         or task.retry is not UNSET
         or task.flow is not UNSET
         or task.tags is not UNSET
+        or task.dedup is not UNSET
     ):
         return None
     priority = 1 if task.priority is UNSET else _priority_numbers[task.priority]

@@ -20,6 +20,7 @@ _HANDLER_TASK: Final[dict[str, Any]] = {
     "handler": "emails.welcome",
     "payload": {"to": "ada@example.com"},
     "retry": {"max_attempts": 6},
+    "dedup": {"key": "welcome 4711", "until": "finished"},
 }
 # As changes answer it, whose answers may be kept.
 _CHANGED_TASK: Final = {name: value for name, value in _HANDLER_TASK.items() if name != "payload"}
@@ -89,6 +90,7 @@ REQUESTS: Final[dict[str, Any]] = {
         "timeout": "30s",
         "retry": {"max_attempts": 6},
         "tags": {"customer": "4711"},
+        "dedup": {"key": "welcome 4711", "until": "finished"},
     },
     "tasks_create_batch": {
         "tasks": [
@@ -134,7 +136,7 @@ REQUESTS: Final[dict[str, Any]] = {
 }
 
 ANSWERS: Final[dict[str, dict[int, Any]]] = {
-    "tasks_create": {201: _HANDLER_TASK},
+    "tasks_create": {201: _HANDLER_TASK, 200: {**_CHANGED_TASK, "deduplicated": True}},
     "tasks_create_batch": {
         200: {
             "results": [
@@ -373,5 +375,9 @@ FAULTS: Final[dict[str, list[dict[str, str]]]] = {
     "blocked_address": [
         {"detail": "must not point at a special address (loopback)", "pointer": "/http/url"},
     ],
+    "dedup_conflict": [
+        {"detail": f"is held by task {_ID}", "pointer": "/dedup/key"},
+    ],
+    "dedup_key_in_use": [{"detail": "is being taken by another transaction", "pointer": "/dedup/key"}],
     "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
 }

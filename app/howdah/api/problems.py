@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID  # noqa: TC003 - msgspec reads the annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from howdah.core.errors import DatabaseUnavailable, Refused, StorageUnavailable
 
@@ -47,6 +49,12 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "idempotency_key_in_use": Kind(
         409, "A request with this key is under way", True, "Repeat it later to get the answer of the first."
+    ),
+    "dedup_conflict": Kind(
+        409, "Another task holds the dedup key", False, "Its id is in task_id; nothing was stored, or replayed."
+    ),
+    "dedup_key_in_use": Kind(
+        409, "The dedup key is being taken", True, "Another transaction is about to take the dedup key; try later."
     ),
     "payload_too_large": Kind(413, "Too large", False, "The body or the payload is larger than allowed."),
     "unsupported_media_type": Kind(
@@ -99,6 +107,7 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool
     request_id: str
     errors: list[Fault]
+    task_id: UUID | UnsetType = UNSET
 
 
 class Problem(Exception):
@@ -109,15 +118,23 @@ class Problem(Exception):
         detail: One sentence for the person who sent the request.
         errors: The parts of the request that are at fault.
         headers: Further headers of the answer.
+        task_id: The task that stands in its way.
     """
 
     def __init__(
-        self, code: str, detail: str, errors: Sequence[Fault] = (), headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[Fault] = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        *,
+        task_id: UUID | None = None,
     ) -> None:
         self.code = code
         self.detail = detail
         self.errors = errors
         self.headers = headers
+        self.task_id = task_id
         super().__init__(f"{code}: {detail}")
 
     @property
@@ -137,6 +154,7 @@ class Problem(Exception):
             retryable=kind.retryable,
             request_id=request_id,
             errors=list(self.errors),
+            task_id=UNSET if self.task_id is None else self.task_id,
         )
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
@@ -159,17 +177,21 @@ def invalid(pointer: str, detail: str, code: str = "validation") -> Problem:
     return Problem(code, f"{where} {detail}", [Fault(detail, pointer=pointer)])
 
 
-def refused(problem: str, prefix: str = "") -> Problem:
+def refused(problem: str, prefix: str = "", holder: UUID | None = None) -> Problem:
     """Return the problem that a row of `task.enqueue` describes as `<code> <pointer> <what is allowed>`.
 
     Args:
         problem: As it came.
         prefix: Where the task stands in the body, for example `/tasks/17`.
+        holder: The row's id: the task in its way, if that is what is wrong.
     """
     code, pointer, detail = problem.split(" ", 2)
     if code not in KINDS or KINDS[code].status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Problem("internal_error", "The task could not be stored; the log says why.")
-    return invalid(prefix + ("" if pointer == "/" else pointer), detail, code)
+    found = invalid(prefix + ("" if pointer == "/" else pointer), detail, code)
+    if code == "dedup_conflict":
+        found.task_id = holder
+    return found
 
 
 def of_exception(error: Exception) -> Problem | None:
@@ -178,7 +200,7 @@ def of_exception(error: Exception) -> Problem | None:
         return error
     if isinstance(error, Refused):
         faults = [Fault(error.detail, pointer=error.pointer)] if error.pointer else []
-        return Problem(error.code, error.detail, faults)
+        return Problem(error.code, error.detail, faults, task_id=error.task_id)
     if isinstance(error, StorageUnavailable):
         return Problem("storage_unavailable", "The database cannot store anything at this moment.")
     if isinstance(error, DatabaseUnavailable):

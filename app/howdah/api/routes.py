@@ -61,8 +61,8 @@ OPERATIONS: Final = (
         handler=tasks.create,
         scope="producer",
         takes=shapes.TaskCreate,
-        answers={201: shapes.Task},
-        problems=("blocked_address", "queue_draining"),
+        answers={201: shapes.Task, 200: shapes.Task},
+        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "queue_draining"),
     ),
     Operation(
         method="GET",
@@ -86,7 +86,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.BatchCreate,
         answers={200: shapes.BatchAnswer},
-        problems=("blocked_address", "queue_draining"),
+        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "queue_draining"),
     ),
     Operation(
         method="GET",
@@ -141,7 +141,7 @@ OPERATIONS: Final = (
         takes=shapes.Nothing,
         body_optional=True,
         answers={200: shapes.Task},
-        problems=("not_found", "state_conflict"),
+        problems=("not_found", "state_conflict", "dedup_conflict"),
     ),
     Operation(
         method="GET",

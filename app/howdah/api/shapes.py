@@ -177,6 +177,39 @@ class Flow(Struct, forbid_unknown_fields=True):
     rate: Rate | UnsetType = UNSET
 
 
+class Dedup(Struct, forbid_unknown_fields=True):
+    """What must not be there twice: of the tasks of a queue with the same key, one is in force at a time."""
+
+    key: Annotated[
+        str,
+        Meta(
+            description="1 to 255 characters, compared byte by byte; no control characters.",
+            extra_json_schema={"minLength": 1, "maxLength": 255},
+        ),
+    ]
+    until: (
+        Annotated[
+            str,
+            Meta(
+                description="The task holds the key until it is `started` (claimed for the first time) or `finished` "
+                "(in whatever way, or dead-lettered), or for a duration of 1 second to 366 days from its creation; "
+                "finished if not given."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    on_conflict: (
+        Annotated[
+            Literal["return_existing", "reject", "replace"],
+            Meta(
+                description="If another task holds the key: answer with that one, refuse this one, or cancel that one, "
+                "as long as it waits; return_existing if not given."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class TaskCreate(Struct, forbid_unknown_fields=True):
     """A task to be stored: exactly one of `handler` and `http` says what it runs."""
 
@@ -207,6 +240,7 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
         Annotated[dict[str, str], Meta(description="At most 32, to find the task by; values of 256 characters.")]
         | UnsetType
     ) = UNSET
+    dedup: Dedup | UnsetType = UNSET
     traceparent: (
         Annotated[str, Meta(description="W3C trace context for the target; else the request's header counts.")]
         | UnsetType
@@ -235,6 +269,7 @@ class Task(Struct):
     payload: Json | UnsetType = UNSET
     retry: Annotated[Retry, Meta(description="As given.")] | UnsetType = UNSET
     flow: Flow | UnsetType = UNSET
+    dedup: Annotated[Dedup, Meta(description="As given.")] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     blocked_by: (
         Annotated[
@@ -263,6 +298,13 @@ class Task(Struct):
         Annotated[
             Literal["attempts", "age", "crashes", "not_retryable"],
             Meta(description="Why it was given up."),
+        ]
+        | UnsetType
+    ) = UNSET
+    deduplicated: (
+        Annotated[
+            bool,
+            Meta(description="True in the answer to a create: it holds the dedup key, and nothing was stored."),
         ]
         | UnsetType
     ) = UNSET
@@ -312,7 +354,7 @@ class BatchEnvelope(Struct, forbid_unknown_fields=True):
 
 
 class BatchResult(Struct, omit_defaults=True):
-    """What became of one task: 201 with the task, or what the status says with a problem."""
+    """What became of one task: 201 with the task, 200 with the one that holds its dedup key, or a problem."""
 
     status: int
     task: Task | None = None

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from howdah.api import shapes
+from howdah.api.problems import Fault, Problem
 from howdah.core.state import BlockedBy
 from howdah.core.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from howdah.core.store.tasks import Stored
 
 _decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
 _decode_flow: Final = msgspec.json.Decoder(shapes.Flow).decode
 _decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
+_decode_dedup: Final = msgspec.json.Decoder(shapes.Dedup).decode
 _decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -43,6 +48,7 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
         payload=msgspec.Raw(payload) if reads_payloads and payload is not None else msgspec.UNSET,
         retry=task.retry,
         flow=task.flow,
+        dedup=task.dedup,
         traceparent=task.traceparent,
     )
 
@@ -63,6 +69,7 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         handler=_set(row.handler),
         retry=_decode_retry(row.retry) if row.retry is not None else msgspec.UNSET,
         flow=_decode_flow(row.flow) if row.flow is not None else msgspec.UNSET,
+        dedup=_decode_dedup(row.dedup) if row.dedup is not None else msgspec.UNSET,
         traceparent=_set(row.traceparent),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),
@@ -82,6 +89,26 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         task.payload = _raw(getattr(row, "payload", None))
         task.result = _raw(getattr(row, "result", None))
     return task
+
+
+def holder_of(rows: Sequence[Any], holder: UUID, pointer: str) -> shapes.Task:
+    """Show the task that holds the dedup key of another, without payloads: see `_shown` of the routes.
+
+    Args:
+        rows: Of task/get_many; `holder` among them, unless it is gone.
+        holder: Its id.
+        pointer: To the key, in the body.
+
+    Raises:
+        Problem: It holds the key for longer than it is kept.
+    """
+    for row in rows:
+        if row.id == holder:
+            task = task_of(row, reads_payloads=False)
+            task.deduplicated = True
+            return task
+    detail = f"is held by task {holder}, which is not kept any more"
+    raise Problem("dedup_conflict", f"{pointer} {detail}", [Fault(detail, pointer=pointer)], task_id=holder)
 
 
 def run_of(row: Any, *, reads_payloads: bool) -> shapes.Run:

@@ -16,7 +16,7 @@ from howdah.api.drafts import draft, take_trace
 from howdah.api.idempotency import key_of
 from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Problem, refused
-from howdah.api.task_view import new_task, run_of, task_of
+from howdah.api.task_view import holder_of, new_task, run_of, task_of
 from howdah.core.store.tasks import ID_MAX, Filter
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ async def create(call: Call) -> Answer:
     if key is not None:
         return await _create_once(call, key, body, task, payload)
     stored = await call.backend.writer.store(call.key.tenant_id, task, payload)
+    if stored.is_deduplicated:
+        async with call.backend.database.connection() as conn:
+            return await _existing(conn, call, stored)
     return _created(call, task, payload, stored)
 
 
@@ -165,17 +168,31 @@ async def _create_once(call: Call, key: str, body: bytes, task: shapes.TaskCreat
     async def work(conn: Connection) -> tuple[Answer, Callable[[], None]]:
         stored = await backend.tasks.store(conn, {call.key.tenant_id: [drafted]})
         [row] = stored[call.key.tenant_id]
-        return _created(call, task, payload, row), lambda: backend.writer.report([row], "single")
+        answer = await _existing(conn, call, row) if row.is_deduplicated else _created(call, task, payload, row)
+        return answer, lambda: backend.writer.report([row], "single")
 
     return await backend.keeper.once(call, key, body, work)
 
 
+async def _existing(conn: Connection, call: Call, stored: Stored) -> Answer:
+    """Answer the task that holds the dedup key of the one that was sent."""
+    assert stored.id is not None
+    rows = await call.backend.tasks.get_many(conn, call.key.tenant_id, [stored.id])
+    task = holder_of(rows, stored.id, "/dedup/key")
+    call.task_id = str(stored.id)
+    return json_answer(200, task, _location(call.task_id))
+
+
 def _created(call: Call, task: shapes.TaskCreate, payload: bytes | None, stored: Stored) -> Answer:
     if stored.error is not None:
-        raise refused(stored.error)
+        raise refused(stored.error, holder=stored.id)
     call.task_id = str(stored.id)
-    location = (b"location", b"/v1/tasks/" + call.task_id.encode())
+    location = _location(call.task_id)
     return json_answer(201, new_task(task, payload, stored, reads_payloads=call.key.reads_payloads), location)
+
+
+def _location(task_id: str) -> tuple[bytes, bytes]:
+    return b"location", b"/v1/tasks/" + task_id.encode()
 
 
 async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMode) -> Answer:

@@ -35,6 +35,11 @@ that logs and problem documents need not parse messages.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
 
 class HowdahError(Exception):
     """The root of all conditions that Howdah raises on purpose."""
@@ -154,12 +159,14 @@ class Refused(HowdahError):
         code: Stable, machine-readable; the `code` of the problem document.
         pointer: JSON pointer of the field at fault, or an empty string for the whole.
         detail: One sentence for the person who sent the request.
+        task_id: Of a dedup_conflict: the task that holds the key.
     """
 
-    def __init__(self, code: str, pointer: str, detail: str) -> None:
+    def __init__(self, code: str, pointer: str, detail: str, *, task_id: UUID | None = None) -> None:
         self.code = code
         self.pointer = pointer
         self.detail = detail
+        self.task_id = task_id
         super().__init__(f"{code} at {pointer}: {detail}" if pointer else f"{code}: {detail}")
 
 

@@ -80,3 +80,55 @@ async def test_workers_are_kept_as_long_as_history_may_name_them(
     await chores.take(cleanup, "direct")
 
     assert await queue.sql("SELECT id FROM howdah.workers ORDER BY id") == [{"id": live}, {"id": recent}]
+
+
+async def test_dedup_keys_that_nobody_holds_are_forgotten(chores: Chores, queue: Queue, cleanup: Cleanup) -> None:
+    """Kept are those of tasks that live, have not started, or hold them for a time; the rest goes."""
+    for key, until in [("ended", "finished"), ("begun", "started"), ("over", "1h"), ("held", "2h")]:
+        await queue.enqueue(dedup={"key": key, "until": until})
+    await queue.complete([run for run in await queue.claim(4) if run["claim_no"] == 1])
+    for key, until in [("lives", "finished"), ("runs", "finished"), ("waits", "started")]:
+        await queue.enqueue(dedup={"key": key, "until": until})
+    await chores.travel("90 minutes")
+    await chores.take(cleanup, "direct")
+
+    assert await queue.sql("SELECT key FROM howdah.dedup_keys ORDER BY key") == [
+        {"key": key} for key in ("held", "lives", "runs", "waits")
+    ]
+
+
+async def test_dedup_keys_are_gone_through_page_by_page(chores: Chores, queue: Queue, cleanup: Cleanup) -> None:
+    """Where a page ended the next round goes on, at once, and after the last one the pass begins anew later."""
+    await queue.enqueue()
+    await queue.sql(
+        "INSERT INTO howdah.dedup_keys (tenant_id, queue_id, claim_no, task_id, taken_at, until, key, expires_at) "
+        "SELECT 1, %s, 0, gen_random_uuid(), howdah.now(), 'expiry', 'k' || n, "
+        "howdah.now() + make_interval(hours => CASE WHEN n %% 2 = 0 THEN 1 ELSE -1 END) "
+        "FROM generate_series(1, 15000) AS n",
+        queue.queue_id,
+    )
+    first = await chores.take(cleanup, "direct")
+    [half] = await queue.sql("SELECT count(*) AS n FROM howdah.dedup_keys")
+    second = await chores.take(cleanup, "direct")
+    [left] = await queue.sql("SELECT count(*) AS n FROM howdah.dedup_keys")
+
+    assert first is not None
+    assert second is not None
+    assert (first.next_in_s, second.next_in_s, second.state) == (0, INTERVAL_S, {})
+    assert 7_500 < half["n"] < 15_000
+    assert left["n"] == 7_500
+
+
+async def test_dedup_key_that_somebody_is_taking_is_left(chores: Chores, queue: Queue, cleanup: Cleanup) -> None:
+    """The chore waits for nobody: a row that is locked stays for the next pass."""
+    await queue.enqueue(dedup={"key": "k"})
+    await queue.complete(await queue.claim())
+    other = await queue.connect()
+    async with other.transaction():
+        await other.execute(b"SELECT howdah.enqueue('q', 'h', options => '{\"dedup\": {\"key\": \"k\"}}')")
+        done = await chores.take(cleanup, "direct")
+
+    assert done is not None
+    assert await queue.sql("SELECT k.key FROM howdah.dedup_keys AS k JOIN howdah.runs AS r USING (task_id)") == [
+        {"key": "k"}
+    ]

@@ -29,6 +29,7 @@ async def bisected(
     items: Sequence[T],
     attempt: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
     failed: Callable[[T, psycopg.Error], R],
+    is_fatal: Callable[[psycopg.Error], bool] | None = None,
 ) -> list[R]:
     """Apply a batch in one transaction, leaving out the items that cause an error.
 
@@ -40,13 +41,14 @@ async def bisected(
         items: The batch, in the order in which results are returned.
         attempt: One statement for a part of the batch; returns one result for each item.
         failed: Makes the result of an item that cannot be applied, or raises if it concerns all.
+        is_fatal: Tells which errors are nobody's fault; `concerns_all` if not given.
 
     Raises:
         psycopg.Error: The error is nobody's fault: the connection is lost, the server
             has no room, or the statement or a lock took too long. Nothing was applied.
     """
     async with conn.transaction():
-        return await _halved(conn, items, attempt, failed)
+        return await _halved(conn, items, attempt, failed, is_fatal or concerns_all)
 
 
 async def _halved(
@@ -54,19 +56,20 @@ async def _halved(
     items: Sequence[T],
     attempt: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
     failed: Callable[[T, psycopg.Error], R],
+    is_fatal: Callable[[psycopg.Error], bool],
 ) -> list[R]:
     try:
         async with conn.transaction():
             return list(await attempt(items))
     except psycopg.Error as error:
-        if concerns_all(error):
+        if is_fatal(error):
             raise
         if len(items) == 1:
             return [failed(items[0], error)]
     middle = len(items) // 2
     return [
-        *await _halved(conn, items[:middle], attempt, failed),
-        *await _halved(conn, items[middle:], attempt, failed),
+        *await _halved(conn, items[:middle], attempt, failed, is_fatal),
+        *await _halved(conn, items[middle:], attempt, failed, is_fatal),
     ]
 
 

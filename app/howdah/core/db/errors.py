@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import UUID
 
 import psycopg
 from psycopg import errors
@@ -40,6 +41,8 @@ _REFUSED_CODES: Final = {
     "JQ409": "state_conflict",
     "JQ429": "backpressure",
 }
+# The constraint that a JQ409 names if another task, whose id is the detail, holds the dedup key.
+_DEDUP_KEY: Final = "dedup_keys_pkey"
 
 # Two transactions that repeat in step would fail again in step, so the pauses vary.
 # Chosen: five attempts within about a third of a second.
@@ -95,6 +98,10 @@ def translate(error: psycopg.Error) -> Exception:
     if is_storage_full(error) or is_missing_partition(error):
         return StorageUnavailable(_first_line(error))
     code = _REFUSED_CODES.get(error.sqlstate or "")
+    if error.sqlstate == "JQ409" and error.diag.constraint_name == _DEDUP_KEY:
+        return Refused(
+            "dedup_conflict", "", error.diag.message_primary or "", task_id=UUID(error.diag.message_detail or "")
+        )
     if code is not None:
         message = error.diag.message_primary or ""
         pointer, _, detail = message.partition(" ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from howdah.core.db.queries import load
 
@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 # The LIMIT of the statements: a page that is full is not the last.
 PAGE_ROWS: Final = 10_000
+
+
+class KeyPlace(NamedTuple):
+    """A place in the order of dedup keys."""
+
+    tenant_id: int = 0
+    queue_id: int = 0
+    key: str = ""
 
 
 class Leftovers:
@@ -27,6 +35,15 @@ class Leftovers:
     async def forget_leases(self, conn: Connection) -> int:
         """Forget a page of leases that ended without a row of history ten minutes ago; return how many."""
         return (await conn.execute(load("run.forget_ended", self._schema))).rowcount
+
+    async def delete_dedup_keys(self, conn: Connection, after: KeyPlace) -> KeyPlace | None:
+        """Delete those of a page of dedup keys that no task holds; return where it ended, None after the last page."""
+        parameters: dict[str, Any] = after._asdict()
+        cursor = await conn.execute(load("dedup_key.delete_free", self._schema), parameters)
+        row = await cursor.fetchone()
+        assert row is not None, "the statement returns a row"
+        looked_count, _, *end = row
+        return KeyPlace(*end) if looked_count == PAGE_ROWS else None
 
     async def delete_stats(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of minute statistics older than `retention_s`; return how many."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
@@ -36,6 +39,12 @@ _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
 
+# Of a batch in which a dedup key is another transaction's, each part waits so long while it is halved, and all of them
+# together so long: every item has an attempt of its own as long as not hundreds are held up.
+_KEY_S_MAX: Final = 0.005
+_KEYS_S_MAX: Final = 1.0
+KEY_IN_USE: Final = "dedup_key_in_use /dedup/key is being taken by another transaction"
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -56,21 +65,25 @@ class Draft(NamedTuple):
 
     `fields` is the JSON object of POST /v1/tasks without `payload`;
     `payload` is the payload's JSON text as it came, None if there is none.
-    `kind` says the same as `fields`, if the task is plain.
+    `kind` says the same as `fields`, if the task is plain. `dedup_key` is its
+    queue and key, if it has one.
     """
 
     id: UUID
     fields: bytes
     payload: bytes | None
     kind: Kind | None
+    dedup_key: tuple[str, str] | None = None
 
 
 class Stored(NamedTuple):
     """What became of a draft.
 
     `error` is "<code> <pointer> <what is allowed>" for a draft that was refused.
-    `created` is false if it was refused, or if a task with its id existed already;
-    what follows `error` is set for created tasks only.
+    `created` is false if it was refused, or if a task with its id existed already.
+    `is_deduplicated`: another task, whose `id` it is, holds its dedup key and stands for it;
+    so it does if the error is a `dedup_conflict`. What follows `error` is for created tasks,
+    but for the lane and time that are to be announced: they may be such another task's.
     """
 
     ordinal: int
@@ -84,6 +97,7 @@ class Stored(NamedTuple):
     created_at: datetime | None = None
     timeout_s: float | None = None
     max_attempts: int | None = None
+    is_deduplicated: bool = False
 
 
 class Filter(NamedTuple):
@@ -151,7 +165,10 @@ class Tasks:
         }
         cursor = conn.cursor(binary=True)
         await cursor.execute(load("task.enqueue", self._schema), parameters)
-        return [Stored._make(row) for row in await cursor.fetchall()]
+        return [
+            Stored._make((*row, draft.dedup_key is not None and row[3] is None and row[1] != draft.id))
+            for draft, row in zip(drafts, await cursor.fetchall(), strict=True)
+        ]
 
     async def enqueue_plain(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored] | None:
         """Store tasks the short way if all of them are plain, new and sound, and their names exist.
@@ -193,14 +210,37 @@ class Tasks:
     async def enqueue_each(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
         """Store tasks as `enqueue` does, in a transaction; one that causes an error is refused alone.
 
+        So is one whose dedup key another transaction has just taken: `KEY_IN_USE`.
+
         Raises:
             psycopg.Error: The connection is lost, or the server cannot store anything now.
         """
+        is_keyed = any(draft.dedup_key for draft in drafts)
+        if is_keyed:
+            limit = {"lock_timeout_ms": round(_KEY_S_MAX * 1000)}
+            await conn.execute(load("server.limit_locks", self._schema), limit)
+        give_up_at = time.monotonic() + _KEYS_S_MAX
+
+        def is_fatal(error: psycopg.Error) -> bool:
+            if is_keyed and isinstance(error, LockNotAvailable):
+                return time.monotonic() > give_up_at
+            return concerns_all(error)
 
         async def attempt(part: Sequence[Draft]) -> list[Stored]:
             return await self.enqueue(conn, tenant_id, part)
 
-        return await bisected(conn, drafts, attempt, _unstorable)
+        # Of those with one key the first finds out for all; each of a hundred would wait for itself.
+        leaders: dict[object, int] = {}
+        leader_of = [leaders.setdefault(draft.dedup_key or index, index) for index, draft in enumerate(drafts)]
+        firsts = list(leaders.values())
+        found = await bisected(conn, [drafts[index] for index in firsts], attempt, _unstorable, is_fatal)
+        rows = dict(zip(firsts, found, strict=True))
+        held_up = {index for index, row in rows.items() if row.error == KEY_IN_USE}
+        rest = [index for index, leader in enumerate(leader_of) if index != leader and leader not in held_up]
+        if rest:
+            found = await bisected(conn, [drafts[index] for index in rest], attempt, _unstorable, is_fatal)
+            rows |= zip(rest, found, strict=True)
+        return [rows[index] if index in rows else rows[leader_of[index]] for index in range(len(drafts))]
 
     async def store(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
         """Store tasks of one or several tenants and commit them together.
@@ -227,16 +267,22 @@ class Tasks:
             async with conn.transaction():
                 return await self._store_all(conn, batches)
         except psycopg.Error as error:
-            if concerns_all(error) or is_missing_partition(error):
+            drafts = [draft for each in batches.values() for draft in each]
+            if isinstance(error, LockNotAvailable) and any(draft.dedup_key for draft in drafts):
+                if len(drafts) == 1:
+                    return {tenant_id: [_unstorable(drafts[0], error)] for tenant_id in batches}
+            elif concerns_all(error) or is_missing_partition(error):
                 raise
         async with conn.transaction():
             return {
-                tenant_id: await self.enqueue_each(conn, tenant_id, drafts) for tenant_id, drafts in batches.items()
+                tenant_id: await self.enqueue_each(conn, tenant_id, drafts)
+                for tenant_id, drafts in sorted(batches.items(), key=itemgetter(0))
             }
 
     async def _store_all(self, conn: Connection, batches: Mapping[int, Sequence[Draft]]) -> dict[int, list[Stored]]:
         stored = {}
-        for tenant_id, drafts in batches.items():
+        # In one order everywhere, for names and dedup keys are locked.
+        for tenant_id, drafts in sorted(batches.items(), key=itemgetter(0)):
             rows = await self.enqueue_plain(conn, tenant_id, drafts)
             stored[tenant_id] = rows if rows is not None else await self.enqueue(conn, tenant_id, drafts)
         return stored
@@ -367,5 +413,9 @@ def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
 def _unstorable(draft: Draft, error: psycopg.Error) -> Stored:
     if is_missing_partition(error):
         raise error  # It is today's, which all of them need.
+    if isinstance(error, LockNotAvailable):
+        if draft.dedup_key is None:
+            raise error  # Whatever is locked, another item of the batch may need it too.
+        return Stored(0, None, False, KEY_IN_USE)
     _log.error("task_unstorable", exc_info=error, extra={"fields": {"sqlstate": error.sqlstate}})
     return Stored(0, None, False, f"internal_error / {error.sqlstate}")
