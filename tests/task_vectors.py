@@ -50,6 +50,7 @@ PAYLOADS: Final = [
 ]
 
 ACCEPTED: Final = [
+    '{"queue": "q", "handler": "h", "dedup": {"key": "order: 17 ü", "until": "PT1H", "on_conflict": "replace"}}',
     '{"queue": "q", "handler": "h"}',
     '{"queue": "a.b_c-9", "handler": "0"}',
     '{"queue": "q", "handler": "h", "payload": null}',
@@ -68,6 +69,11 @@ ACCEPTED: Final = [
 ]
 
 REFUSED: Final = [
+    Refused('{"queue": "q", "handler": "h", "dedup": {"key": ""}}', "/dedup/key"),
+    Refused('{"queue": "q", "handler": "h", "dedup": {"key": "k", "until": "0.5s"}}', "/dedup/until"),
+    Refused('{"queue": "q", "handler": "h", "dedup": {"key": "k", "on_conflict": "ignore"}}', "/dedup/on_conflict"),
+    Refused('{"queue": "q", "handler": "h", "dedup": {"key": "k", "by": "queue"}}', "/dedup/by"),
+    Refused('{"queue": "q", "handler": "h", "dedup": null}', "/dedup"),
     Refused('{"handler": "h"}', "/queue"),
     Refused('{"queue": null, "handler": "h"}', "/queue"),
     Refused('{"queue": "", "handler": "h"}', "/queue"),

@@ -188,6 +188,8 @@ def test_producer_role_enqueues_changes_and_cancels_and_nothing_else(database: s
         assert conn.execute("SELECT howdah.run_now(%s)", row).fetchone() == ("queued",)
         assert conn.execute("SELECT howdah.change(%s, '{}')", row).fetchone() == ("queued",)
         assert conn.execute("SELECT howdah.cancel(%s)", row).fetchone() == ("cancelled",)
+        keyed = 'SELECT howdah.enqueue(\'q\', \'h\', options => \'{"dedup": {"key": "k", "on_conflict": "replace"}}\')'
+        assert conn.execute(keyed.encode()).fetchone() != conn.execute(keyed.encode()).fetchone()
         assert conn.execute("SELECT error FROM howdah.enqueue_many(NULL, '[]')").fetchall() == []
         for forbidden in (
             "SELECT 1 FROM howdah.tasks",
@@ -203,6 +205,8 @@ def test_producer_role_enqueues_changes_and_cancels_and_nothing_else(database: s
             "SELECT howdah.set_queue('q')",
             "SELECT howdah.make_names(1, ARRAY['q'], NULL)",
             "SELECT howdah.enqueue_rows(1, '[]', NULL)",
+            "SELECT howdah.take_keys(1, '[]', NULL, NULL, NULL, 1)",
+            "SELECT 1 FROM howdah.dedup_keys",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(forbidden.encode())
