@@ -331,6 +331,7 @@ CREATE TABLE howdah.runs (
     cancel_mode text,
     flow_key_id bigint,
     flow_state smallint,
+    expires_at timestamp with time zone,
     CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
     CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
     CONSTRAINT runs_cancel_mode_check CHECK (((cancel_mode IS NULL) OR ((cancel_mode = ANY (ARRAY['soft'::text, 'hard'::text])) AND (lease_token IS NOT NULL)))),
@@ -361,6 +362,7 @@ COMMENT ON COLUMN howdah.runs.lease_token IS 'Random per claim; only who knows i
 COMMENT ON COLUMN howdah.runs.cancel_mode IS 'Cancel asked for while it runs: soft or hard.';
 COMMENT ON COLUMN howdah.runs.flow_key_id IS 'Flow key of its task; NULL if it has none.';
 COMMENT ON COLUMN howdah.runs.flow_state IS '0 no claim has come to it yet, 1 parked until its flow key has room (blocked_by 4), 2 holds a place of its key until the task ends.';
+COMMENT ON COLUMN howdah.runs.expires_at IS 'Not claimable from this time on; the task''s.';
 
 CREATE TABLE howdah.targets (
     id integer NOT NULL,
@@ -501,6 +503,7 @@ CREATE TABLE howdah.tasks (
     http jsonb,
     payload json,
     flow jsonb,
+    expires_at timestamp with time zone,
     dedup jsonb,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
@@ -523,6 +526,7 @@ COMMENT ON COLUMN howdah.tasks.tags IS 'Names and values chosen by the client; l
 COMMENT ON COLUMN howdah.tasks.http IS 'HTTP target: url, method, headers, success_statuses, and body with content_type instead of a payload.';
 COMMENT ON COLUMN howdah.tasks.payload IS 'JSON exactly as it came, byte for byte, so that signatures over it hold.';
 COMMENT ON COLUMN howdah.tasks.flow IS 'Flow key with its limits, as the client gave it: key, concurrency, rate.';
+COMMENT ON COLUMN howdah.tasks.expires_at IS 'No attempt starts at or after this time; NULL: no such time.';
 COMMENT ON COLUMN howdah.tasks.dedup IS 'key, until and on_conflict, as given: what must not be there twice.';
 
 ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -618,6 +622,8 @@ CREATE INDEX queues_deleted_idx ON howdah.queues USING btree (deleted_at) WHERE 
 CREATE INDEX queues_history_idx ON howdah.queues USING btree (id) WHERE (keep_history <> 'all'::text);
 
 CREATE INDEX queues_paused_idx ON howdah.queues USING btree (paused_until) WHERE (paused_until IS NOT NULL);
+
+CREATE INDEX runs_expiry_idx ON howdah.runs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (lease_token IS NULL));
 
 CREATE INDEX runs_flow_idx ON howdah.runs USING btree (flow_key_id, flow_state, priority DESC, due_at, task_id) WHERE (flow_key_id IS NOT NULL);
 

@@ -22,6 +22,7 @@ from howdah.core.service import run
 from howdah.core.supervisor import Supervisor
 from howdah_scheduler.chore import PROCESS, ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
+from howdah_scheduler.expire import Expire
 from howdah_scheduler.park import Park
 from howdah_scheduler.partitions import MakePartitions
 from howdah_scheduler.queues import Queues
@@ -101,7 +102,7 @@ def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
     schema, retention_s = settings.schema, settings.retention_s
     return [
         ("rescue", "hot", [Rescue(schema)]),
-        ("lanes", "hot", [Queues(schema), Sweep(schema), Park(schema), Settle(schema)]),
+        ("lanes", "hot", [Queues(schema), Expire(schema), Sweep(schema), Park(schema), Settle(schema)]),
         ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
         ("retention", "direct", [Retention(schema, retention_s)]),
     ]

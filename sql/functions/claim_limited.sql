@@ -154,6 +154,7 @@ BEGIN
                 AND r.lease_token IS NULL
                 AND r.target_id = ANY (target_ids)
                 AND r.run_at <= now
+                AND (r.expires_at IS NULL OR r.expires_at > now)
                 AND (r.run_at, r.task_id) >= (lane.horizon_run_at, lane.horizon_task_id)
             ORDER BY r.run_at, r.task_id
             LIMIT least(lane.share, queue.room) + CASE WHEN s.has_flow_keys THEN look_ahead ELSE 0 END

@@ -6,7 +6,8 @@
 -- task; an item whose id exists already, perhaps from earlier in the batch, stores nothing and says
 -- created = false. Ids may be given by the caller (UUIDv7 of the last hour), so that a repeat after a lost
 -- answer stores nothing twice. Of a created task, run_at is what its lane is ready from and due_at what
--- its client asked for; timeout_s and max_attempts are those in force, from the task or its queue.
+-- its client asked for; timeout_s and max_attempts are those in force, from the task or its queue;
+-- expires_at is NULL without one.
 --
 -- A queue that is drained or has reached a cap refuses its items as they are stored: what was true when the
 -- statement began counts.
@@ -18,10 +19,12 @@
 -- an earlier statement, so that the main one also sees those that somebody else made at the same moment.
 --
 -- moves: new -> waiting (enqueue)
+-- Its columns have changed, which CREATE OR REPLACE refuses.
+DROP FUNCTION IF EXISTS howdah.enqueue_rows(integer, json, json[]);
 CREATE OR REPLACE FUNCTION howdah.enqueue_rows(tenant_id integer, items json, payloads json[])
 RETURNS TABLE (
     ordinal integer, id uuid, created boolean, error text, queue_id integer, priority smallint, run_at timestamptz,
-    due_at timestamptz, created_at timestamptz, timeout_s real, max_attempts integer
+    due_at timestamptz, created_at timestamptz, timeout_s real, max_attempts integer, expires_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -111,7 +114,7 @@ BEGIN
             coalesce(i.id, key_ids[i.ordinal], howdah.new_id(i.ordinal)) AS id,
             key_holders[i.ordinal] AS holder_id,
             dedups[i.ordinal] AS dedup,
-            i.priority, i.run_at, i.timeout_s, i.traceparent, i.retry, i.flow, i.tags, i.http, i.payload,
+            i.priority, i.run_at, i.expires_at, i.timeout_s, i.traceparent, i.retry, i.flow, i.tags, i.http, i.payload,
             q.id AS queue_id,
             q.retry AS queue_retry,
             CASE WHEN i.http IS NULL THEN t.id ELSE 0 END AS target_id,
@@ -134,24 +137,24 @@ BEGIN
     ),
     stored AS (
         INSERT INTO howdah.tasks (
-            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, traceparent, retry, flow, tags, dedup,
-            http, payload
+            tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, expires_at, traceparent, retry, flow,
+            tags, dedup, http, payload
         )
         SELECT
-            tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.traceparent, c.retry, c.flow,
-            c.tags, c.dedup, c.http, c.payload
+            tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.expires_at, c.traceparent, c.retry,
+            c.flow, c.tags, c.dedup, c.http, c.payload
         FROM checked AS c
         WHERE c.problem IS NULL AND c.holder_id IS NULL
         ORDER BY c.ordinal
         ON CONFLICT DO NOTHING
-        RETURNING id, queue_id, target_id, priority, run_at, flow
+        RETURNING id, queue_id, target_id, priority, run_at, expires_at, flow
     ),
     armed AS (
         INSERT INTO howdah.runs (
-            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, flow_key_id, flow_state
+            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, expires_at, flow_key_id, flow_state
         )
         SELECT
-            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, f.id,
+            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, s.expires_at, f.id,
             CASE WHEN f.id IS NOT NULL THEN 0 END
         FROM stored AS s
         -- Asked for each task that has one; a join would read all keys of the tenant.
@@ -172,7 +175,8 @@ BEGIN
         CASE
             WHEN a.task_id IS NOT NULL
                 THEN (howdah.retry_policy(c.queue_retry, c.retry) ->> 'max_attempts')::numeric::integer
-        END
+        END,
+        c.expires_at
     FROM checked AS c
     LEFT JOIN armed AS a ON a.task_id = c.id
     ORDER BY c.ordinal;

@@ -13,6 +13,8 @@
 -- next: due, and first in its lane: the next claim of a worker with a free slot takes it.
 -- running, cancel_requested, lease_expired: a worker holds it, was asked to stop it, or has been silent for too
 --   long, so that rescue will take it back.
+-- expired: its expires_at has passed, and a scheduler ends it within a second or two.
+-- expires: comes last, of one that waits: it ends at that time unless it has started by then.
 -- ended: it has ended, and how.
 --
 -- Reads a few rows by key, the live workers, and of a due task the leased rows and at most 10,000 entries of
@@ -86,6 +88,13 @@ BEGIN
                 'lease_expired', 'its worker has not renewed the lease; a scheduler takes the run back',
                 NULL::timestamptz, NULL::integer;
         END IF;
+        RETURN;
+    END IF;
+
+    IF run.expires_at <= now THEN
+        RETURN QUERY SELECT
+            'expired', format('it was not started before %s, and has expired; a scheduler ends it', run.expires_at),
+            NULL::timestamptz, NULL::integer;
         RETURN;
     END IF;
 
@@ -214,6 +223,13 @@ BEGIN
                 ELSE format('%s%s due runs of its queue and priority come before it', CASE WHEN ahead = ahead_max THEN 'at least ' END, ahead)
             END || format('; %s workers claim it, and hold %s runs at %s slots', cardinality(claiming), busy, slots),
             NULL::timestamptz, ahead;
+    END IF;
+    IF run.expires_at IS NOT NULL THEN
+        RETURN QUERY SELECT
+            'expires',
+            format('it expires at %s', run.expires_at)
+                || CASE WHEN run.due_at < run.expires_at THEN ' unless it has started by then' ELSE ', before it is due' END,
+            run.expires_at, NULL::integer;
     END IF;
 END
 $$;

@@ -11,8 +11,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     fields constant text[] := ARRAY[
-        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'timeout', 'retry', 'flow', 'tags',
-        'dedup', 'traceparent'
+        'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'expires_at', 'expires_in',
+        'timeout', 'retry', 'flow', 'tags', 'dedup', 'traceparent'
     ];
     field text;
     harmless json;

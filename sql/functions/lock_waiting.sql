@@ -1,7 +1,11 @@
 -- Lock the run of a task that waits, so that it can be changed, and return what it is. Raises JQ404 if there is
 -- no such task, and JQ409 if it runs, or has ended.
+-- Its columns have changed, which CREATE OR REPLACE refuses.
+DROP FUNCTION IF EXISTS howdah.lock_waiting(integer, uuid);
 CREATE OR REPLACE FUNCTION howdah.lock_waiting(tenant_id integer, id uuid)
-RETURNS TABLE (queue_id integer, priority smallint, blocked_by integer, attempt integer, due_at timestamptz)
+RETURNS TABLE (
+    queue_id integer, priority smallint, blocked_by integer, attempt integer, due_at timestamptz, expires_at timestamptz
+)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -18,7 +22,7 @@ BEGIN
     IF run.lease_token IS NOT NULL THEN
         RAISE EXCEPTION 'the task does not wait: it is running' USING ERRCODE = 'JQ409';
     END IF;
-    RETURN QUERY SELECT run.queue_id, run.priority, run.blocked_by, run.attempt, run.due_at;
+    RETURN QUERY SELECT run.queue_id, run.priority, run.blocked_by, run.attempt, run.due_at, run.expires_at;
 END
 $$;
 COMMENT ON FUNCTION howdah.lock_waiting(integer, uuid) IS 'Internal: the locked run of a task that waits.';

@@ -2,12 +2,14 @@
 -- far as that can be told without looking at a table. Ids are to lie in [id_low, id_high); one that was not
 -- given is NULL. It is one query without settings of its own so that the planner merges it into its callers':
 -- as a function it would be planned anew at each call.
+-- Its columns have changed, which CREATE OR REPLACE refuses.
+DROP FUNCTION IF EXISTS howdah.read_items(json, json[], timestamptz, uuid, uuid, integer);
 CREATE OR REPLACE FUNCTION howdah.read_items(
     items json, payloads json[], now timestamptz, id_low uuid, id_high uuid, bytes_max integer
 )
 RETURNS TABLE (
-    ordinal integer, id uuid, queue text, handler text, priority smallint, run_at timestamptz, timeout_s double precision,
-    traceparent text, retry jsonb, flow jsonb, tags jsonb, http jsonb, payload json, problem text
+    ordinal integer, id uuid, queue text, handler text, priority smallint, run_at timestamptz, expires_at timestamptz,
+    timeout_s double precision, traceparent text, retry jsonb, flow jsonb, tags jsonb, http jsonb, payload json, problem text
 )
 LANGUAGE sql STABLE
 AS $$
@@ -24,18 +26,23 @@ AS $$
             x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent,
             x.run_at AS run_at_given,
             x.delay AS delay_given,
+            x.expires_at AS expires_at_given,
+            x.expires_in AS expires_in_given,
             x.timeout AS timeout_given,
             CASE WHEN json_typeof(x.run_at) = 'string' THEN howdah.instant(x.run_at #>> '{}') END AS run_at,
             CASE WHEN json_typeof(x.delay) = 'string' THEN howdah.duration_s(x.delay #>> '{}') END AS delay_s,
+            CASE WHEN json_typeof(x.expires_at) = 'string' THEN howdah.instant(x.expires_at #>> '{}') END AS expires_at,
+            CASE WHEN json_typeof(x.expires_in) = 'string' THEN howdah.duration_s(x.expires_in #>> '{}') END AS expires_in_s,
             CASE WHEN json_typeof(x.timeout) = 'string' THEN howdah.duration_s(x.timeout #>> '{}') END AS timeout_s,
             CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
         FROM ROWS FROM (
             json_to_recordset(items) AS (
                 id text, queue json, handler json, priority json, http jsonb, retry jsonb, flow jsonb, tags jsonb,
-                dedup jsonb, traceparent json, run_at json, delay json, timeout json
+                dedup jsonb, traceparent json, run_at json, delay json, expires_at json, expires_in json, timeout json
             )
         ) WITH ORDINALITY AS x (
-            id, queue, handler, priority, http, retry, flow, tags, dedup, traceparent, run_at, delay, timeout, ordinal
+            id, queue, handler, priority, http, retry, flow, tags, dedup, traceparent, run_at, delay,
+            expires_at, expires_in, timeout, ordinal
         )
     )
     SELECT
@@ -45,7 +52,12 @@ AS $$
         CASE coalesce(i.priority #>> '{}', 'normal')
             WHEN 'critical' THEN 3 WHEN 'high' THEN 2 WHEN 'normal' THEN 1 ELSE 0
         END::smallint AS priority,
-        coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS run_at,
+        due.at AS run_at,
+        coalesce(
+            i.expires_at,
+            -- least() takes NULL for nothing at all.
+            greatest(due.at, now) + make_interval(secs => CASE WHEN i.expires_in_s <= 31622400 THEN i.expires_in_s END)
+        ) AS expires_at,
         i.timeout_s,
         i.traceparent #>> '{}' AS traceparent,
         i.retry, i.flow, i.tags, i.http, i.payload,
@@ -67,6 +79,16 @@ AS $$
                 THEN 'validation /run_at must be at most 1 day ago and at most 366 days ahead'
             WHEN i.delay_given IS NOT NULL AND (i.delay_s IS NULL OR i.delay_s > 31622400)
                 THEN 'validation /delay must be a duration of at most 366 days'
+            WHEN i.expires_at_given IS NOT NULL AND i.expires_in_given IS NOT NULL
+                THEN 'validation /expires_in excludes expires_at'
+            WHEN i.expires_at_given IS NOT NULL AND i.expires_at IS NULL
+                THEN 'validation /expires_at must be an RFC 3339 timestamp with an offset'
+            WHEN i.expires_at <= greatest(due.at, now)
+                THEN 'validation /expires_at must be later than now and than run_at'
+            WHEN i.expires_at > now + interval '366 days'
+                THEN 'validation /expires_at must be at most 366 days ahead'
+            WHEN i.expires_in_given IS NOT NULL AND (i.expires_in_s IS NULL OR i.expires_in_s NOT BETWEEN 0.001 AND 31622400)
+                THEN 'validation /expires_in must be a duration from 1 millisecond to 366 days'
             WHEN i.timeout_given IS NOT NULL AND (i.timeout_s IS NULL OR i.timeout_s NOT BETWEEN 0.1 AND 86400)
                 THEN 'validation /timeout must be a duration from 0.1 seconds to 24 hours'
             WHEN i.http IS NOT NULL AND howdah.http_problem(i.http, i.payload IS NOT NULL) IS NOT NULL
@@ -84,5 +106,8 @@ AS $$
             ELSE howdah.payload_flaw(i.payload::text, bytes_max)
         END AS problem
     FROM item AS i
+    CROSS JOIN LATERAL (
+        SELECT coalesce(i.run_at, now + make_interval(secs => least(coalesce(i.delay_s, 0), 31622400))) AS at
+    ) AS due
 $$;
 COMMENT ON FUNCTION howdah.read_items(json, json[], timestamptz, uuid, uuid, integer) IS 'Internal: tasks out of JSON, with what is wrong with each.';

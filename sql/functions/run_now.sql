@@ -1,6 +1,6 @@
 -- Let a task that waits for its time start now: scheduled ahead, or between two attempts. What blocks it
 -- still does. Returns the state after the call: queued, retrying (due now) or blocked. Raises JQ404 if
--- there is no such task, and JQ409 if it runs, or has ended.
+-- there is no such task, and JQ409 if it runs, has expired, or has ended.
 --
 -- moves: waiting -> waiting (run_now)
 -- moves: blocked -> blocked (run_now)
@@ -16,6 +16,9 @@ DECLARE
     run record;
 BEGIN
     SELECT w.* INTO run FROM howdah.lock_waiting(number, task) AS w;
+    IF run.expires_at <= now THEN
+        RAISE EXCEPTION 'the task does not wait: it has expired' USING ERRCODE = 'JQ409';
+    END IF;
     -- One that is due keeps its place.
     IF run.due_at > now THEN
         UPDATE howdah.runs AS r

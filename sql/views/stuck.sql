@@ -1,8 +1,9 @@
 -- What does not move although it should. In a healthy installation this view is empty, apart from
--- expired leases and passed deadlines that are about to be dealt with (watch since_s).
+-- expired leases and passed deadlines and expiries that are about to be dealt with (watch since_s).
 --
 -- lease_expired: the worker stopped renewing, and rescue (a chore of the scheduler, every second) has not
 --   taken the run back yet.
+-- past_expiry: its expires_at has passed before it was started, and the scheduler has not ended it yet.
 -- past_deadline: the attempt's timeout is over, and its worker has not recorded that yet.
 -- blocked_without_reason: parked although its target is not, or blocked by a bit that nothing clears.
 -- unserved: the head of a lane has been due for a minute, and no live worker claims its target from its queue:
@@ -68,6 +69,11 @@ found AS (
     WHERE r.deadline_at < howdah.now() AND r.lease_expires_at >= howdah.now()
     UNION ALL
     SELECT
+        'past_expiry', r.tenant_id, r.task_id, r.queue_id, r.priority, r.target_id, r.attempt, NULL, r.expires_at
+    FROM howdah.runs AS r
+    WHERE r.expires_at IS NOT NULL AND r.lease_token IS NULL AND r.expires_at < howdah.now()
+    UNION ALL
+    SELECT
         'blocked_without_reason', q.tenant_id, r.task_id, q.id, p.priority, r.target_id, r.attempt, NULL,
         greatest(r.due_at, r.queued_at)
     FROM howdah.queues AS q
@@ -120,7 +126,7 @@ JOIN howdah.targets AS g ON g.id = f.target_id
 LEFT JOIN howdah.workers AS w ON w.id = f.worker_id;
 
 COMMENT ON VIEW howdah.stuck IS 'Runs that do not move although they should, and why. Of a lane that is not served or not claimed only the head is shown. Reads leased and blocked rows and the heads of lanes.';
-COMMENT ON COLUMN howdah.stuck.problem IS 'lease_expired, past_deadline, blocked_without_reason, unserved (due for a minute, and no live worker claims its target from its queue) or not_claimed (due for five minutes although one does).';
+COMMENT ON COLUMN howdah.stuck.problem IS 'lease_expired, past_deadline, past_expiry, blocked_without_reason, unserved (due for a minute, and no live worker claims its target from its queue) or not_claimed (due for five minutes although one does).';
 COMMENT ON COLUMN howdah.stuck.tenant IS 'Owner.';
 COMMENT ON COLUMN howdah.stuck.queue IS 'Name of the queue.';
 COMMENT ON COLUMN howdah.stuck.priority IS 'critical, high, normal or low; granted is internal.';
@@ -128,5 +134,5 @@ COMMENT ON COLUMN howdah.stuck.task_id IS 'The task.';
 COMMENT ON COLUMN howdah.stuck.target IS 'Name of its handler, or http.';
 COMMENT ON COLUMN howdah.stuck.attempt IS 'Attempts spent, the current one included.';
 COMMENT ON COLUMN howdah.stuck.worker IS 'Name of the worker that holds it; NULL while it waits.';
-COMMENT ON COLUMN howdah.stuck.since_at IS 'When the lease or the deadline passed, or since when it could have been claimed.';
-COMMENT ON COLUMN howdah.stuck.since_s IS 'Seconds since then. Below 5 for lease_expired and past_deadline is normal.';
+COMMENT ON COLUMN howdah.stuck.since_at IS 'When the lease, the deadline or the expiry passed, or since when it could have been claimed.';
+COMMENT ON COLUMN howdah.stuck.since_s IS 'Seconds since then. Below 5 for lease_expired, past_deadline and past_expiry is normal.';

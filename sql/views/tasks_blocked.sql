@@ -19,11 +19,12 @@ SELECT
         CASE WHEN r.blocked_by & 4 <> 0 THEN 'waits for room under the limit of its flow key' END,
         CASE WHEN r.blocked_by & 8 <> 0 THEN 'no live worker serves ' || coalesce('the handler ' || g.handler, 'HTTP callbacks') END
     ) AS reason,
-    r.blocked_by
+    r.blocked_by,
+    r.expires_at
 FROM howdah.queues AS q
 CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint), (3::smallint), (4::smallint)) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT b.tenant_id, b.task_id, b.target_id, b.priority, b.queued_at, b.attempt, b.due_at, b.blocked_by
+    SELECT b.tenant_id, b.task_id, b.target_id, b.priority, b.queued_at, b.attempt, b.due_at, b.blocked_by, b.expires_at
     FROM howdah.runs AS b
     WHERE b.queue_id = q.id AND b.priority = p.priority AND b.lease_token IS NULL AND b.run_at = 'infinity'
     OFFSET 0
@@ -42,3 +43,4 @@ COMMENT ON COLUMN howdah.tasks_blocked.attempt IS 'Attempts spent so far.';
 COMMENT ON COLUMN howdah.tasks_blocked.due_at IS 'When it becomes claimable once nothing blocks it.';
 COMMENT ON COLUMN howdah.tasks_blocked.reason IS 'What it waits for, in words.';
 COMMENT ON COLUMN howdah.tasks_blocked.blocked_by IS 'The same as a bit mask: 1 steps, 2 approval, 4 flow key, 8 no live worker.';
+COMMENT ON COLUMN howdah.tasks_blocked.expires_at IS 'It ends as expired then unless it has started; NULL: never.';

@@ -12,7 +12,8 @@ SELECT
     d.attempt,
     d.crashes,
     d.error ->> 'type' AS error_type,
-    d.error ->> 'message' AS error_message
+    d.error ->> 'message' AS error_message,
+    (SELECT k.expires_at FROM howdah.tasks AS k WHERE k.tenant_id = d.tenant_id AND k.id = d.task_id) AS expires_at
 FROM howdah.dead_letters AS d
 JOIN howdah.tenants AS t ON t.id = d.tenant_id
 JOIN howdah.queues AS q ON q.id = d.queue_id
@@ -31,3 +32,4 @@ COMMENT ON COLUMN howdah.tasks_dead.attempt IS 'Attempts that it spent.';
 COMMENT ON COLUMN howdah.tasks_dead.crashes IS 'Leases among them that ran out with their worker.';
 COMMENT ON COLUMN howdah.tasks_dead.error_type IS 'Class of the last attempt''s error.';
 COMMENT ON COLUMN howdah.tasks_dead.error_message IS 'Its message.';
+COMMENT ON COLUMN howdah.tasks_dead.expires_at IS 'It cannot be replayed from then on; NULL: no such time. Reads tasks, if it is asked for.';

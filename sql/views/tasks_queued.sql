@@ -8,7 +8,8 @@ SELECT
     coalesce(g.handler, 'http') AS target,
     r.queued_at,
     greatest(r.due_at, r.queued_at) AS ready_at,
-    round(extract(epoch FROM howdah.now() - greatest(r.due_at, r.queued_at)), 3) AS age_s
+    round(extract(epoch FROM howdah.now() - greatest(r.due_at, r.queued_at)), 3) AS age_s,
+    r.expires_at
 FROM howdah.runs AS r
 JOIN howdah.tenants AS t ON t.id = r.tenant_id
 JOIN howdah.queues AS q ON q.id = r.queue_id
@@ -24,3 +25,4 @@ COMMENT ON COLUMN howdah.tasks_queued.target IS 'Name of its handler, or http.';
 COMMENT ON COLUMN howdah.tasks_queued.queued_at IS 'When the task was accepted.';
 COMMENT ON COLUMN howdah.tasks_queued.ready_at IS 'Since when it could be claimed.';
 COMMENT ON COLUMN howdah.tasks_queued.age_s IS 'Seconds since then.';
+COMMENT ON COLUMN howdah.tasks_queued.expires_at IS 'It ends as expired then unless it has started; NULL: never.';

@@ -10,7 +10,8 @@ SELECT
     r.attempt,
     r.crashes,
     r.run_at,
-    round(extract(epoch FROM r.run_at - howdah.now()), 3) AS due_in_s
+    round(extract(epoch FROM r.run_at - howdah.now()), 3) AS due_in_s,
+    r.expires_at
 FROM howdah.runs AS r
 JOIN howdah.tenants AS t ON t.id = r.tenant_id
 JOIN howdah.queues AS q ON q.id = r.queue_id
@@ -28,3 +29,4 @@ COMMENT ON COLUMN howdah.tasks_retrying.attempt IS 'Attempts spent so far.';
 COMMENT ON COLUMN howdah.tasks_retrying.crashes IS 'Leases among them that ran out with their worker.';
 COMMENT ON COLUMN howdah.tasks_retrying.run_at IS 'Claimable from this time on.';
 COMMENT ON COLUMN howdah.tasks_retrying.due_in_s IS 'Seconds until then; negative if it is due.';
+COMMENT ON COLUMN howdah.tasks_retrying.expires_at IS 'It ends as expired then unless it has started; NULL: never.';

@@ -8,7 +8,8 @@ SELECT
     coalesce(g.handler, 'http') AS target,
     r.queued_at,
     r.run_at,
-    round(extract(epoch FROM r.run_at - howdah.now()), 3) AS due_in_s
+    round(extract(epoch FROM r.run_at - howdah.now()), 3) AS due_in_s,
+    r.expires_at
 FROM howdah.runs AS r
 JOIN howdah.tenants AS t ON t.id = r.tenant_id
 JOIN howdah.queues AS q ON q.id = r.queue_id
@@ -24,3 +25,4 @@ COMMENT ON COLUMN howdah.tasks_scheduled.target IS 'Name of its handler, or http
 COMMENT ON COLUMN howdah.tasks_scheduled.queued_at IS 'When the task was accepted.';
 COMMENT ON COLUMN howdah.tasks_scheduled.run_at IS 'Claimable from this time on.';
 COMMENT ON COLUMN howdah.tasks_scheduled.due_in_s IS 'Seconds until then.';
+COMMENT ON COLUMN howdah.tasks_scheduled.expires_at IS 'It ends as expired then unless it has started; NULL: never.';

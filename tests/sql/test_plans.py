@@ -100,6 +100,16 @@ PARK: Final = f"""
         LIMIT 100
     )
 """
+# All but the batch has to wait, as runs do that are claimed in time.
+OUTLIVE: Final = f"""
+    UPDATE howdah.runs AS r SET expires_at = now() + make_interval(secs => 5 * (n.number - {BATCH})) FROM (
+        SELECT tenant_id, task_id, row_number() OVER () AS number
+        FROM howdah.runs
+        WHERE queue_id = {QUEUE_COUNT} AND priority = 1 AND lease_token IS NULL
+        LIMIT 5 * {BATCH}
+    ) AS n
+    WHERE r.tenant_id = n.tenant_id AND r.task_id = n.task_id
+"""
 
 CAP: Final = "UPDATE howdah.queues SET max_depth = 10000, max_age_s = 60 WHERE id = 1"
 
@@ -116,6 +126,7 @@ CASES: Final = [
     Case("run.find_leased", BATCH, 12, {}),  # 4.0, 4.0
     Case("run.find_recorded", BATCH, 5, {}, before=FINISH),  # 2.0, 0.4
     Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
+    Case("run.expire", BATCH, 35, {}, before=OUTLIVE),  # 14.7, 14.7
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
     Case("lane.peek", QUEUE_COUNT, 25, {**LANES, "ahead_s": 60.0}),  # 11.5, 11.5
@@ -281,10 +292,12 @@ def _execute(conn: psycopg.Connection, name: str, params: Mapping[str, Any], *, 
     if not conn.execute("SELECT 1 FROM pg_prepared_statements WHERE name = %s", [name]).fetchone():
         numbered = re.sub(r"%\((\w+)\)b", lambda match: f"${names.index(match[1]) + 1}", text)
         conn.execute(sql.SQL("PREPARE {} AS {}").format(prepared, sql.SQL(numbered)), prepare=False)
-    call = sql.SQL("{} EXECUTE {}({})").format(
+    call = sql.SQL("{} EXECUTE {}{}").format(
         sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" if explain else ""),
         prepared,
-        sql.SQL(", ").join(sql.Literal(params[each]) for each in names),
+        sql.SQL("({})").format(sql.SQL(", ").join(sql.Literal(params[each]) for each in names))
+        if names
+        else sql.SQL(""),
     )
     return conn.execute(call, prepare=False).fetchall()
 

@@ -37,6 +37,8 @@ def kind_of(task: TaskCreate) -> Kind | None:
         or task.http is not UNSET
         or task.run_at is not UNSET
         or task.delay is not UNSET
+        or task.expires_at is not UNSET
+        or task.expires_in is not UNSET
         or task.timeout is not UNSET
         or task.retry is not UNSET
         or task.flow is not UNSET

@@ -231,6 +231,20 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
         Annotated[Instant, Meta(description="Not started before; at most 1 day ago and 366 days ahead.")] | UnsetType
     ) = UNSET
     delay: Annotated[Duration, Meta(description="Instead of run_at: from now on.")] | UnsetType = UNSET
+    expires_at: (
+        Annotated[
+            Instant,
+            Meta(
+                description="No attempt starts from then on: if it waits then, it ends as expired. "
+                "Later than run_at; at most 366 days ahead."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    expires_in: (
+        Annotated[Duration, Meta(description="Instead of expires_at: from when it is due on; 1 ms to 366 days.")]
+        | UnsetType
+    ) = UNSET
     timeout: (
         Annotated[Duration, Meta(description="For one attempt, 0.1 seconds to 24 hours; else the queue's.")] | UnsetType
     ) = UNSET
@@ -271,6 +285,7 @@ class Task(Struct):
     flow: Flow | UnsetType = UNSET
     dedup: Annotated[Dedup, Meta(description="As given.")] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
+    expires_at: Annotated[Moment, Meta(description="No attempt starts from then on.")] | UnsetType = UNSET
     blocked_by: (
         Annotated[
             list[Literal["steps", "approval", "flow_key", "no_worker"]],
@@ -317,7 +332,7 @@ class Reason(Struct):
         str,
         Meta(
             description="not_due, retry_wait, paused, flow_key_full, flow_rate, queue_full, queue_rate, no_worker, "
-            "unserved, behind, next, running, cancel_requested, lease_expired or ended."
+            "unserved, behind, next, expires, expired, running, cancel_requested, lease_expired or ended."
         ),
     ]
     message: Annotated[str, Meta(description="For people.")]
@@ -373,6 +388,9 @@ class TaskPatch(Struct, forbid_unknown_fields=True):
     priority: Priority | UnsetType = UNSET
     run_at: (
         Annotated[Instant, Meta(description="Of a task between two attempts: when the next one is due.")] | UnsetType
+    ) = UNSET
+    expires_at: (
+        Annotated[Instant | None, Meta(description="Later than run_at; null: it does not expire any more.")] | UnsetType
     ) = UNSET
     tags: Annotated[dict[str, str], Meta(description="Instead of those it has.")] | UnsetType = UNSET
 

@@ -49,6 +49,7 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
         retry=task.retry,
         flow=task.flow,
         dedup=task.dedup,
+        expires_at=_set(stored.expires_at),
         traceparent=task.traceparent,
     )
 
@@ -71,6 +72,7 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         flow=_decode_flow(row.flow) if row.flow is not None else msgspec.UNSET,
         dedup=_decode_dedup(row.dedup) if row.dedup is not None else msgspec.UNSET,
         traceparent=_set(row.traceparent),
+        expires_at=_set(row.expires_at),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),
         deadline_at=_set(row.deadline_at),

@@ -130,7 +130,7 @@ async def retry(call: Call) -> Answer:
 
 
 async def patch(call: Call) -> Answer:
-    """Change priority, run_at or tags of a task that waits."""
+    """Change priority, run_at, expires_at or tags of a task that waits."""
     body = await call.body(call.backend.settings.body_bytes_max)
     changes = msgspec.json.encode(read(body, shapes.TaskPatch))
     task_id = id_of(call)

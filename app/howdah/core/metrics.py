@@ -145,6 +145,7 @@ CALLBACKS: Final = _counter(
 RUNS_RESCUED: Final = _counter(
     "howdah_runs_rescued_total", "Expired leases that were taken back, by result (retry, dead_letter).", "result"
 )
+TASKS_EXPIRED: Final = _counter("howdah_tasks_expired_total", "Tasks that were not started before their expires_at.")
 CHORE_SECONDS: Final = _histogram("howdah_chore_seconds", "Time of one run of a chore.", _SECONDS_LONG, "chore")
 CHORE_FAILURES: Final = _counter("howdah_chore_failures_total", "Runs of a chore that failed.", "chore")
 

@@ -102,6 +102,7 @@ class Stage(StrEnum):
     FAILED = "failed"
     """A dead letter."""
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
 class Move(NamedTuple):
@@ -139,6 +140,9 @@ MOVES: Final = frozenset(
         # A new task with its dedup key takes its place.
         Move(Stage.WAITING, Stage.CANCELLED, "replace"),
         Move(Stage.BLOCKED, Stage.CANCELLED, "replace"),
+        # Its expires_at passed before a worker took it.
+        Move(Stage.WAITING, Stage.EXPIRED, "expire"),
+        Move(Stage.BLOCKED, Stage.EXPIRED, "expire"),
         # A client moves it in time, or to another lane.
         Move(Stage.WAITING, Stage.WAITING, "run_now"),
         Move(Stage.BLOCKED, Stage.BLOCKED, "run_now"),

@@ -7,6 +7,8 @@
 --   seconds until then; is_closed.
 -- index: runs_ready_idx, queues_pkey, runs_lease_idx
 -- A closed lane is not looked into. It is told, because a lane of which nothing is said counts as drained.
+-- What no claim takes is passed by here too, or a worker would claim in vain, again and again, until the chore has
+-- ended an expired run.
 -- The index does not know targets: without the bound, a lane full of other workers' runs that are due next week was
 -- walked to its end (300,000 of them: 0.27 s) each time that this worker found nothing due.
 WITH busy AS MATERIALIZED (
@@ -50,6 +52,7 @@ LEFT JOIN LATERAL (
         AND r.priority = lane.priority
         AND r.lease_token IS NULL
         AND r.target_id = ANY (%(target_ids)b::integer[])
+        AND (r.expires_at IS NULL OR r.expires_at > howdah.now())
         AND r.run_at <= howdah.now() + make_interval(secs => %(ahead_s)b::double precision)
         AND (r.run_at, r.task_id) >= (lane.horizon_run_at, lane.horizon_task_id)
     ORDER BY r.run_at, r.task_id

@@ -10,6 +10,7 @@
 -- index: runs_ready_idx, tasks_pkey
 -- Lanes of paused queues are passed by: judged here, no wake-up or chore need come in time.
 -- The locking step is MATERIALIZED: inlined, the planner may run it again and claim more than the shares.
+-- A run that has expired is not started however late the chore is that ends it; it must lie at the head for a second only.
 -- `(SELECT howdah.now())` is asked once, howdah.now() for each run.
 -- Locked rows cannot move, so the UPDATE finds them by ctid; a row that changed since the snapshot is
 -- missed by it and stays for the next claim.
@@ -30,6 +31,7 @@ WITH picked AS MATERIALIZED (
             AND r.lease_token IS NULL
             AND r.target_id = ANY (%(target_ids)b::integer[])
             AND r.run_at <= howdah.now()
+            AND (r.expires_at IS NULL OR r.expires_at > howdah.now())
             AND (r.run_at, r.task_id) >= (lane.horizon_run_at, lane.horizon_task_id)
         ORDER BY r.run_at, r.task_id
         LIMIT lane.share

@@ -7,6 +7,7 @@ SELECT
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s,
     howdah.task_state(t.tenant_id, t.id) AS state,
     coalesce(r.due_at, t.run_at) AS run_at,
+    t.expires_at,
     coalesce(r.attempt, d.attempt, f.attempt, 0) AS attempt,
     coalesce(r.claim_no, d.claim_no, f.claim_no, 0) AS claim_no,
     howdah.retry_policy(q.retry, t.retry) ->> 'max_attempts' AS max_attempts,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-CHORES = {"cleanup", "park", "partitions", "rescue", "retention", "sweep"}
+CHORES = {"cleanup", "expire", "park", "partitions", "rescue", "retention", "sweep"}
 
 
 class Scheduler:

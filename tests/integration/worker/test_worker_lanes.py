@@ -109,3 +109,40 @@ async def test_every_transaction_of_a_thread_is_counted_once(bench: Workbench) -
 
     assert metric("howdah_runs_finished_total", outcome="succeeded") == before + 220
     assert metrics.REGISTRY.get_sample_value("howdah_run_duration_seconds_count") == seconds + 220
+
+
+async def test_worker_sleeps_beside_expired_tasks(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that expired, and that no scheduler has ended, neither start nor keep a worker turning.
+
+    A peek that saw them would send it to claim, in vain, again and again.
+    """
+    rounds = polls = 0
+    one_round, doubt = Claimer._round, LaneBook.doubt
+
+    async def count_round(self: Claimer, executor: Any) -> bool:
+        nonlocal rounds
+        rounds += 1
+        return await one_round(self, executor)
+
+    def count_poll(self: LaneBook) -> None:
+        nonlocal polls
+        polls += 1
+        doubt(self)
+
+    started: list[str] = []
+
+    @howdah.handler("work")
+    async def work(payload: str) -> None:
+        started.append(payload)
+
+    await bench.enqueue_items([{"queue": "q", "handler": "work", "payload": "late", "expires_in": "1ms"}] * 20)
+    monkeypatch.setattr(Claimer, "_round", count_round)
+    monkeypatch.setattr(LaneBook, "doubt", count_poll)
+    await bench.start()
+    await bench.enqueue_items([{"queue": "q", "handler": "work", "payload": "in time", "expires_in": "1h"}])
+    await eventually_async(lambda: started, 10, "the one behind them has started")
+    rounds = polls = 0
+    await eventually_async(lambda: polls >= 4, 10, "two polls have passed")
+
+    assert started == ["in time"]
+    assert rounds < 50

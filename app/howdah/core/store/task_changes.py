@@ -37,7 +37,7 @@ class TaskChanges:
         return await _state(conn, self._replay, {"tenant": tenant, "id": task_id})
 
     async def change(self, conn: Connection, tenant: str, task_id: UUID, changes: bytes) -> str:
-        """Change priority, run_at or tags of a task that waits.
+        """Change priority, run_at, expires_at or tags of a task that waits.
 
         Args:
             conn: Inside a transaction.

@@ -98,6 +98,7 @@ class Stored(NamedTuple):
     timeout_s: float | None = None
     max_attempts: int | None = None
     is_deduplicated: bool = False
+    expires_at: datetime | None = None
 
 
 class Filter(NamedTuple):
@@ -301,6 +302,7 @@ class Tasks:
                 created_at=row.created_at,
                 timeout_s=row.timeout_s,
                 max_attempts=int(row.max_attempts),
+                expires_at=row.expires_at,
             )
             for row in rows
         }
