@@ -41,7 +41,7 @@ def dump_schema(url: str, bin_dir: Path) -> str:
         [
             bin_dir / "pg_dump",
             *("--schema=howdah", "--schema-only", "--no-owner", "--no-privileges", "--no-tablespaces"),
-            "--exclude-table=howdah.(tasks|finished_runs)_[0-9]*",
+            "--exclude-table=howdah.(tasks|finished_runs|task_logs)_[0-9]*",
             url,
         ],
         check=True,

@@ -79,7 +79,7 @@ async def old_day(queue: Queue) -> str:
 async def kept_tables(queue: Queue) -> list[str]:
     """Return the tables that `past` leaves behind."""
     day = await old_day(queue)
-    return [f"+finished_runs_{day}_kept", f"+tasks_{day}_kept"]
+    return [f"+finished_runs_{day}_kept", f"+task_logs_{day}_kept", f"+tasks_{day}_kept"]
 
 
 @contextlib.asynccontextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
+
+    from howdah.core.log import TaskLog
 
 
 class Transaction(Protocol):
@@ -79,8 +80,24 @@ class Context(Protocol):
         """When this attempt times out, by the database's clock."""
 
     @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A log whose records name this run."""
+    def log(self) -> TaskLog:
+        """Two logs: called, it adds an entry to the task's, which clients read; its methods log to the process's.
+
+        `ctx.log("sent", level="warning", to=address)` never waits and never fails for what it is given.
+        An attempt may have 10,000 entries and 1 MiB. Entries are stored within a quarter of a second, and
+        before the outcome; those made after the end of `transaction()` are not kept.
+
+        `ctx.log.info("sent")` and the other methods of a `logging.LoggerAdapter` write records that name this run.
+        """
+
+    def progress(
+        self, fraction: float | None = None, message: str | None = None, *, percent: float | None = None
+    ) -> None:
+        """Tell how much is done: a fraction of 1, or percent; clients see the latest, at most 4 a second are stored.
+
+        Raises:
+            ValueError: It is no number from 0 to 1, or to 100.
+        """
 
     @property
     def cancelled(self) -> bool:

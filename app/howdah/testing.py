@@ -24,6 +24,7 @@ import msgspec
 
 from howdah.core import ids, log
 from howdah.core.decisions import Decision
+from howdah.core.entries import Entry, entry, progress_entry
 from howdah.core.errors import TransactionUnavailable
 from howdah.handlers import REGISTRY, Handler, build, encode_result
 
@@ -61,14 +62,29 @@ class FakeContext:
     tags: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
     deadline_at: datetime = field(init=False)
-    log: logging.LoggerAdapter[logging.Logger] = field(init=False)
+    log: log.TaskLog = field(init=False)
+    entries: list[Entry] = field(init=False, default_factory=list)
+    """What the handler added to the task's log, progress too."""
     _cancelled: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         """Start the clock of the timeout."""
         self.deadline_at = datetime.now(UTC) + timedelta(seconds=self.timeout_s)
         fields = {"task_id": str(self.task_id), "run": self.claim_no, "attempt": self.attempt, "tenant": self.tenant}
-        self.log = log.TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), fields)
+        self.log = log.TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), fields, self._add)
+
+    def _add(self, message: object, level: str, fields: dict[str, object]) -> None:
+        self.entries.append(entry(message, level, fields))
+
+    def progress(
+        self, fraction: float | None = None, message: str | None = None, *, percent: float | None = None
+    ) -> None:
+        """Tell how much is done.
+
+        Raises:
+            ValueError: As in production: it is no number from 0 to 1, or to 100.
+        """
+        self.entries.append(progress_entry(fraction, message, percent))
 
     def cancel(self) -> None:
         """Tell the handler to stop; from any thread."""

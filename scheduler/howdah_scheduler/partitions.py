@@ -1,4 +1,4 @@
-"""Makes the daily partitions of tasks and history ahead of time.
+"""Makes the daily partitions of tasks, history and logs ahead of time.
 
 Without the partition of the day no task can be stored. So they are made two
 weeks ahead, and within a second or two if today's or tomorrow's is missing.

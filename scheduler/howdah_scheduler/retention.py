@@ -1,10 +1,10 @@
-"""Retires the partitions of days that have expired, tasks and their history.
+"""Retires the partitions of days that have expired, of tasks, their history and their logs.
 
 A day of which nothing is left to do is detached and dropped, at the cost of two
 short transactions, however many tasks it had. Where some are still live, or wait
 as dead letters, the partition is exchanged for one that holds only those; each
 is deleted when the retention has passed since its end, and the partition dropped
-with the last. History follows its tasks.
+with the last. History and logs follow their tasks.
 
 A round takes one step with one partition, outside of a transaction and under a
 lease, for DETACH … CONCURRENTLY runs in none. What the next step is comes from
@@ -94,7 +94,7 @@ class Retention(Chore):
                 return "finalized" if await self._partitions.finalize(conn, partition) else "busy"
             case "detached":
                 return "dropped" if await self._partitions.drop(conn, partition) else "busy"
-        if partition.parent == "finished_runs" and ("tasks", partition.day, False) in visible:
+        if partition.parent != "tasks" and ("tasks", partition.day, False) in visible:
             return None  # Its tasks go first: without history they would all seem to have succeeded.
         if not await self._has_rest(conn, partition, visible):
             return "detached" if await self._partitions.detach(conn, partition) else "busy"
@@ -109,7 +109,7 @@ class Retention(Chore):
         self, conn: Connection, partition: ExpiredPartition, visible: AbstractSet[tuple[str, date, bool]]
     ) -> bool:
         """Tell whether anything of a partition must be kept; once false, that stays so."""
-        if partition.parent == "finished_runs":
+        if partition.parent != "tasks":
             return ("tasks", partition.day, True) in visible
         if partition.is_kept:
             return await self._partitions.has_tasks(conn, partition)

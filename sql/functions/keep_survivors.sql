@@ -1,6 +1,6 @@
 -- Replace a day's partition by one that holds only what must be kept of it, and drop it; returns how many
--- rows were kept. Of tasks these are the survivors, of finished_runs the history of the tasks that are there,
--- so tasks come first. All of it or nothing, in the caller's transaction: a live task is never without its
+-- rows were kept. Of tasks these are the survivors, of finished_runs and task_logs those of the tasks that are
+-- there, so tasks come first. All of it or nothing, in the caller's transaction: a live task is never without its
 -- row, nor without a partition for its history (DETACH … CONCURRENTLY would leave a gap of as long as the
 -- oldest open transaction).
 --
@@ -13,7 +13,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    key constant text := CASE parent WHEN 'tasks' THEN 'id' WHEN 'finished_runs' THEN 'task_id' END;
+    key constant text := CASE parent WHEN 'tasks' THEN 'id' WHEN 'finished_runs' THEN 'task_id' WHEN 'task_logs' THEN 'task_id' END;
     old constant text := parent || '_' || to_char(day, 'YYYYMMDD');
     kept constant text := old || '_kept';
     id_from constant uuid := howdah.id_floor(day::timestamp AT TIME ZONE 'UTC');

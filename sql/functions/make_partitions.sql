@@ -1,4 +1,4 @@
--- Make the partitions of tasks and finished_runs for yesterday, today and the days ahead that are
+-- Make the partitions of tasks, finished_runs and task_logs for yesterday, today and the days ahead that are
 -- missing; returns the names of those it made. A new table is attached under a matching CHECK:
 -- CREATE … PARTITION OF would wait behind every open reader, and with it all that come after. It acts as
 -- its owner, because only the owner of a table may attach to it, and processes need not be that.
@@ -13,7 +13,7 @@ DECLARE
     name text;
     key text;
 BEGIN
-    FOREACH parent IN ARRAY ARRAY['tasks', 'finished_runs'] LOOP
+    FOREACH parent IN ARRAY ARRAY['tasks', 'finished_runs', 'task_logs'] LOOP
         key := CASE parent WHEN 'tasks' THEN 'id' ELSE 'task_id' END;
         FOR day IN
             SELECT d.day::date

@@ -26,7 +26,7 @@ FROM (
     JOIN pg_class AS parent ON parent.oid = i.inhparent
     WHERE c.relnamespace = 'howdah'::regnamespace
         AND c.relkind = 'r'
-        AND c.relname ~ '^(tasks|finished_runs)_[0-9]{8}(_kept)?$'
+        AND c.relname ~ '^(tasks|finished_runs|task_logs)_[0-9]{8}(_kept)?$'
 ) AS p
 GROUP BY p.parent, p.today
 ORDER BY p.parent;

@@ -224,3 +224,20 @@ async def test_long_polls_outlast_other_requests(start_nginx: StartNginx, api: A
     assert [answer.status_code for answer in answers] == [200, 202]
     assert answers[0].json() == {"runs": []}
     assert answers[1].json()["state"] == "queued"
+
+
+async def test_events_of_a_followed_log_pass_at_once(nginx: Nginx, api: Api) -> None:
+    """Nginx keeps none of them back until it has a bufferful; what comes first is there while the stream is open."""
+    task = await api.create()
+    await api.sql(
+        "INSERT INTO howdah.task_logs (tenant_id, task_id, claim_no, seq, level, logged_at, message) "
+        "VALUES (1, %s, 1, 1, 20, howdah.now(), 'said')",
+        task["id"],
+    )
+    path, headers = f"/v1/tasks/{task['id']}/logs?follow=true", {"Authorization": f"Bearer {api.key}"}
+    async with asyncio.timeout(10), nginx.client.stream("GET", path, headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                break
+
+    assert '"message":"said"' in line

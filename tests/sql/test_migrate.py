@@ -46,13 +46,13 @@ def test_migration_makes_partitions_for_two_weeks(blank_database: str) -> None:
     days = query(
         blank_database,
         "SELECT parent.name, count(*), min(right(c.relname, 8)), max(right(c.relname, 8))"
-        " FROM unnest(ARRAY['tasks', 'finished_runs']) AS parent (name)"
+        " FROM unnest(ARRAY['tasks', 'finished_runs', 'task_logs']) AS parent (name)"
         " JOIN pg_inherits AS i ON i.inhparent = ('howdah.' || parent.name)::regclass"
         " JOIN pg_class AS c ON c.oid = i.inhrelid GROUP BY 1 ORDER BY 1",
     )
 
     expected = (16, _day(blank_database, -1), _day(blank_database, 14))
-    assert days == [("finished_runs", *expected), ("tasks", *expected)]
+    assert days == [("finished_runs", *expected), ("task_logs", *expected), ("tasks", *expected)]
 
 
 def test_four_migrators_at_once_apply_each_file_once(blank_database: str) -> None:

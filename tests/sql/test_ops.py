@@ -123,8 +123,8 @@ async def test_partitions_finds_a_missing_day(queue: Queue) -> None:
     await queue.sql(f"DROP TABLE howdah.{gap['name']}")
     holed = {row["parent"]: row["missing_days"] for row in await _ask(queue, "partitions")}
 
-    assert whole == {"tasks": 0, "finished_runs": 0}
-    assert holed == {"tasks": 1, "finished_runs": 0}
+    assert whole == {"tasks": 0, "finished_runs": 0, "task_logs": 0}
+    assert holed == {"tasks": 1, "finished_runs": 0, "task_logs": 0}
 
 
 async def test_partitions_counts_a_day_that_is_kept_apart(queue: Queue) -> None:

@@ -57,6 +57,15 @@ FAIL: Final = {
     "counts_crash": [True] * BATCH,
     "is_decided": [False] * BATCH,
 }
+LOG: Final = {
+    "claim_nos": [1] * BATCH,
+    "seqs": [1] * BATCH,
+    "levels": [20] * BATCH,
+    "fractions": [None] * BATCH,
+    "logged_ats": [datetime(2026, 1, 1, tzinfo=UTC)] * BATCH,
+    "messages": ["m"] * BATCH,
+    "fields": [None] * BATCH,
+}
 # Leases that nobody holds.
 NO_LEASES: Final = {
     "tenant_ids": [1] * BATCH,
@@ -127,6 +136,7 @@ CASES: Final = [
     Case("run.find_recorded", BATCH, 5, {}, before=FINISH),  # 2.0, 0.4
     Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
     Case("run.expire", BATCH, 35, {}, before=OUTLIVE),  # 14.7, 14.7
+    Case("log.insert", 1, 20_000, LOG),
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4
     Case("lane.peek", QUEUE_COUNT, 25, {**LANES, "ahead_s": 60.0}),  # 11.5, 11.5

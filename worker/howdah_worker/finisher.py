@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from howdah_worker.lease_keeper import LeaseKeeper
     from howdah_worker.run import Run
     from howdah_worker.tally import TallySheet
+    from howdah_worker.task_logs import TaskLogs
     from howdah_worker.vacancies import Vacancies
 
 # More rows in one statement cost no less each, and hold their locks for longer.
@@ -64,6 +65,7 @@ class Finisher:
         keeper: LeaseKeeper,
         tally: TallySheet,
         vacancies: Vacancies,
+        logs: TaskLogs,
         *,
         on_rearmed: Callable[[LaneKey, int], None],
         on_room: Callable[[], None],
@@ -77,6 +79,7 @@ class Finisher:
             keeper: Holds the leases until they are ended.
             tally: Counts what happened per queue.
             vacancies: Gives away what ended runs leave free.
+            logs: Stores what a handler logged before its outcome.
             on_rearmed: Called with the lane and the due time of each run that waits again.
             on_room: Called after each batch.
         """
@@ -87,9 +90,11 @@ class Finisher:
         self._keeper = keeper
         self._tally = tally
         self._vacancies = vacancies
+        self._logs = logs
         self._on_rearmed = on_rearmed
         self._on_room = on_room
         self._pending: list[Run] = []
+        self._unlogged = 0
         self._under_way: list[Run] = []
         self._locked: list[Run] = []
         self._locked_at = 0.0
@@ -102,7 +107,16 @@ class Finisher:
         self._done.set()
 
     def report(self, run: Run) -> None:
-        """Take over a run whose `report` is set."""
+        """Take over a run whose `report` is set; what it logged is stored first."""
+        if run.journal is None:
+            self._pending.append(run)
+            self._wanted.set()
+        else:
+            self._unlogged += 1
+            self._logs.close(run, lambda: self._logged(run))
+
+    def _logged(self, run: Run) -> None:
+        self._unlogged -= 1
         self._pending.append(run)
         self._wanted.set()
 
@@ -115,7 +129,7 @@ class Finisher:
 
     def backlog(self) -> int:
         """Return how many reports are not recorded yet."""
-        return len(self._pending) + len(self._under_way) + len(self._locked) + len(self._dayless)
+        return self._unlogged + len(self._pending) + len(self._under_way) + len(self._locked) + len(self._dayless)
 
     async def flush(self) -> None:
         """Wait until everything reported so far, and meanwhile, is recorded."""

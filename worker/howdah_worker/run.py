@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from howdah.handlers import Handler
     from howdah_worker.catalogue import Catalogue
     from howdah_worker.outcome import Ending
+    from howdah_worker.task_logs import Journal
 
 # Guards the making of the events below; never held while waiting.
 _events_lock: Final = threading.Lock()
@@ -75,6 +76,7 @@ class Run:
         task: The asyncio task of a handler that waits, to cancel it by.
         result: What a transaction is to record as the result.
         report: Its outcome, once decided.
+        journal: What its handler has logged of the task, if it has.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Run:
         "is_in_doubt",
         "is_overdue",
         "is_told",
+        "journal",
         "payload",
         "priority",
         "queue_id",
@@ -161,6 +164,7 @@ class Run:
         self.handler: Handler | None = None
         self.task: asyncio.Task[None] | None = None
         self.result: bytes | None = None
+        self.journal: Journal | None = None
         self._catalogue = catalogue
         self._event: asyncio.Event | None = None
         self._thread_event: threading.Event | None = None

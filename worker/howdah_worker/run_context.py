@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from howdah.core.db.arrays import jsonb_text
+from howdah.core.entries import entry, progress_entry
 from howdah.core.log import TaskLog
 from howdah.handlers import encode_result
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from howdah.core.clock import DatabaseClock
     from howdah_worker.catalogue import Catalogue
     from howdah_worker.run import Run
+    from howdah_worker.task_logs import TaskLogs
     from howdah_worker.transaction import RunTransaction, Transactions
 
 
@@ -32,6 +34,7 @@ class Surroundings:
     catalogue: Catalogue
     clock: DatabaseClock
     transactions: Transactions
+    logs: TaskLogs
 
 
 class RunContext:
@@ -82,9 +85,22 @@ class RunContext:
         return self._around.clock.now() + timedelta(seconds=self.remaining_s())
 
     @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A log whose records name this run."""
-        return TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), self._run.log_fields())
+    def log(self) -> TaskLog:
+        """Called, it adds to the task's own log; its methods log to the process's, naming this run."""
+        return TaskLog(logging.getLogger(f"howdah.handler.{self.handler}"), self._run.log_fields(), self._add)
+
+    def _add(self, message: object, level: str, fields: dict[str, object]) -> None:
+        self._around.logs.add(self._run, entry(message, level, fields))
+
+    def progress(
+        self, fraction: float | None = None, message: str | None = None, *, percent: float | None = None
+    ) -> None:
+        """Tell how much is done: a fraction of 1, or percent.
+
+        Raises:
+            ValueError: It is no number from 0 to 1, or to 100.
+        """
+        self._around.logs.set_progress(self._run, progress_entry(fraction, message, percent))
 
     @property
     def cancelled(self) -> bool:

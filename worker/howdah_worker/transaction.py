@@ -26,21 +26,26 @@ if TYPE_CHECKING:
     from howdah.core.model import Report
     from howdah.core.store.runs import Runs
     from howdah_worker.run import Run
+    from howdah_worker.task_logs import TaskLogs
 
 
 class Transactions:
     """Begins the transactions of this worker's handlers."""
 
-    def __init__(self, connections: HandlerConnections, runs: Runs, on_recorded: Callable[[Run], None]) -> None:
+    def __init__(
+        self, connections: HandlerConnections, runs: Runs, logs: TaskLogs, on_recorded: Callable[[Run], None]
+    ) -> None:
         """Make it on the event loop.
 
         Args:
             connections: Where to take connections from.
             runs: Statement that records.
+            logs: Stores what a handler logged before its success.
             on_recorded: Called on the event loop with each run that a transaction has recorded.
         """
         self._connections = connections
         self._runs = runs
+        self._logs = logs
         self._on_recorded = on_recorded
         self._loop = asyncio.get_running_loop()
 
@@ -55,6 +60,7 @@ class Transactions:
             async with conn.transaction():
                 yield conn
                 report = _success(run)
+                await self._logs.flush(run)
                 if not await complete_in_transaction(conn, self._runs, report):
                     raise _lost(run)
             if _record(run, report):
@@ -67,6 +73,7 @@ class Transactions:
             with conn.transaction():
                 yield conn
                 report = _success(run)
+                self._logs.flush_sync(run)
                 if not complete_in_transaction_sync(conn, self._runs, report):
                     raise _lost(run)
             # Here, and not on the event loop: the end of this thread's work may overtake a message to it.

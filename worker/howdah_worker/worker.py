@@ -35,6 +35,7 @@ from howdah.core.store.lanes import Lanes
 from howdah.core.store.runs import Runs
 from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
+from howdah.core.store.task_logs import TaskLogs as Store
 from howdah.core.store.workers import Workers
 from howdah.core.supervisor import Supervisor
 from howdah.handlers import load_handlers
@@ -49,6 +50,7 @@ from howdah_worker.finisher import Finisher
 from howdah_worker.lease_keeper import LeaseKeeper
 from howdah_worker.run_context import Surroundings
 from howdah_worker.tally import TallySheet
+from howdah_worker.task_logs import TaskLogs
 from howdah_worker.transaction import Transactions
 from howdah_worker.vacancies import Vacancies
 
@@ -57,8 +59,8 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
     from howdah.handlers import Registry
 
-# Claim, finish, keeper, listener.
-CONNECTIONS: Final = 4
+# Claim, finish, keeper, listener, and once a handler logs, the tasks' logs.
+CONNECTIONS: Final = 5
 # How often leases that are not renewed and runs that wait too long are looked at.
 _CARE_S: Final = 0.25
 _DEREGISTER_S: Final = 2.0
@@ -143,6 +145,7 @@ class _Worker:
             server=Server(settings.schema),
             keeper=self._keeper,
         )
+        self._logs = TaskLogs(settings, Store(settings.schema), clock)
         self._finisher = Finisher(
             settings,
             runs,
@@ -150,15 +153,16 @@ class _Worker:
             self._keeper,
             TallySheet(Stats(settings.schema), clock),
             Vacancies(runs, catalogue),
+            self._logs,
             on_rearmed=self._claimer.rearmed,
             on_room=self._claimer.room,
         )
         self._handler_connections = HandlerConnections(settings, "handler")
-        transactions = Transactions(self._handler_connections, runs, self._finisher.recorded)
+        transactions = Transactions(self._handler_connections, runs, self._logs, self._finisher.recorded)
         self._executor = Executor(
             concurrency=settings.concurrency,
             threads=settings.threads,
-            around=Surroundings(catalogue, clock, transactions),
+            around=Surroundings(catalogue, clock, transactions, self._logs),
             finisher=self._finisher,
             keeper=self._keeper,
             delivery=Delivery(callbacks, catalogue),
@@ -179,6 +183,7 @@ class _Worker:
         claiming, keeping = Supervisor(stop), Supervisor(self._ended)
         claiming.add("claim", lambda: self._claimer.run(stop, self._executor))
         keeping.add("finish", lambda: self._finisher.run(self._ended))
+        keeping.add("logs", lambda: self._logs.run(self._ended))
         keeping.add("listen", lambda: self._listener.run(self._ended))
         keeping.add("care", self._care)
         readiness = self._service.readiness

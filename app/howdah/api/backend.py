@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from howdah.api.auth import Keys
 from howdah.api.database import Database
+from howdah.api.followers import Followers
 from howdah.api.gate import Gate
 from howdah.api.hot import HOT_CONNECTIONS, HotPool
 from howdah.api.idempotency import KEPT_POOL, Keeper
@@ -29,6 +30,7 @@ from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
 from howdah.core.store.targets import Targets
 from howdah.core.store.task_changes import TaskChanges
+from howdah.core.store.task_logs import TaskLogs
 from howdah.core.store.tasks import Tasks
 from howdah.core.store.tenants import Tenants
 from howdah.core.store.workers import Workers
@@ -64,7 +66,8 @@ class Backend:
         result_waits: Serves those who wait for results.
         idempotency: What keeper stores with, for requests that keep something else than their answer.
         ending: Done when requests shall wait no longer.
-        tasks, task_changes, queues, queue_states, workers, tenants, stats, server: What is stored, by noun.
+        followers: Serves those who follow logs.
+        tasks, task_changes, task_logs, queues, queue_states, workers, tenants, stats, server: What is stored, by noun.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -79,6 +82,7 @@ class Backend:
         schema = settings.schema
         self.tasks = Tasks(schema)
         self.task_changes = TaskChanges(schema)
+        self.task_logs = TaskLogs(schema)
         self.queues = Queues(schema)
         self.queue_states = QueueStates(schema)
         self.workers = Workers(schema)
@@ -96,6 +100,7 @@ class Backend:
         self.reporter = Reporter(self.database, self.hot, self.notifier, self.tallies, self.result_waits.hint)
         self.pulls = Pulls(self.database, self.hot, Targets(schema), self.workers, self.reporter)
         self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.followers = Followers(self.database, self.task_logs)
         self._stopping = asyncio.Event()
         self._listener = Listener(settings, "api", on_words=self.pulls.hear, on_reset=self.pulls.missed)
         supervisor = Supervisor(self._stopping)
@@ -113,6 +118,7 @@ class Backend:
         supervisor.add("pulls", self.pulls.run)
         supervisor.add("reporter", self.reporter.run)
         supervisor.add("result_waits", self.result_waits.run)
+        supervisor.add("followers", self.followers.run)
         readiness.add("database", lambda: self.database.fault)
         readiness.add("loops", supervisor.fault)
         self._supervisor = supervisor

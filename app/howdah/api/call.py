@@ -15,7 +15,7 @@ from howdah.api.gate import BODY_S_MAX
 from howdah.api.problems import Fault, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Of a body that is too large, so much more is read and thrown away: a client that still sends
 # when its connection is closed never gets to see the answer. Larger ones are cut off.
 DRAINED_BYTES_MAX: Final = 16 * 1024 * 1024
+
+# How long a client may take to read a part of a stream.
+PART_S_MAX: Final = 30.0
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 _JSON_HEADERS: Final = [JSON_TYPE]
@@ -37,6 +40,16 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = _JSON_HEADERS
+
+
+class Stream(NamedTuple):
+    """An answer whose body comes part by part, for as long as the client stays."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    parts: AsyncIterator[bytes]
+    close: Callable[[], None]
+    """Called at the end, whatever ended it."""
 
 
 def json_answer(status: int, value: object, *headers: tuple[bytes, bytes]) -> Answer:
@@ -96,6 +109,33 @@ class Call:
         """What the route's pattern found in the path."""
         found: dict[str, Any] = self.scope["path_params"]
         return found
+
+    async def stream(self, send: Send, stream: Stream) -> None:
+        """Send an answer part by part, until it ends or the client goes."""
+        self.status = stream.status
+        headers = [*stream.headers, (b"x-request-id", self.request_id.encode())]
+        sending = asyncio.create_task(self._send_parts(send, stream, headers))
+        leaving = asyncio.create_task(self._until_gone())
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            sending.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+            stream.close()
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send_parts(self, send: Send, stream: Stream, headers: list[tuple[bytes, bytes]]) -> None:
+        await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+        async for part in stream.parts:
+            # A client that reads nothing must not hold its place for ever.
+            try:
+                async with asyncio.timeout(PART_S_MAX):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except TimeoutError:
+                raise ClientGone from None
+        await send({"type": "http.response.body", "body": b""})
 
     def has_body(self) -> bool:
         """Tell whether the request announces a body that is not empty."""

@@ -202,6 +202,29 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     },
     "tasks_run_now": {200: _CHANGED_TASK},
     "tasks_retry": {200: _CHANGED_TASK},
+    "logs_list_page": {
+        200: {
+            "data": [
+                {
+                    "claim_no": 1,
+                    "seq": 1,
+                    "level": "info",
+                    "at": "2026-03-01T08:00:00.270000Z",
+                    "message": "rendered",
+                    "fields": {"pages": 12},
+                },
+                {
+                    "claim_no": 1,
+                    "seq": 2,
+                    "level": "info",
+                    "at": "2026-03-01T08:00:00.290000Z",
+                    "message": "sending",
+                    "progress": 0.5,
+                },
+            ],
+            "next_cursor": None,
+        }
+    },
     "tasks_list_runs": {
         200: {
             "data": [

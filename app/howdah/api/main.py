@@ -166,13 +166,17 @@ async def _serve(service: Service) -> None:
             failed.set_exception(error)
 
     with listen(service.settings) as listener:
-        server = make_server(create_app(service.settings, service.readiness, fail))
+        app = create_app(service.settings, service.readiness, fail)
+        server = make_server(app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(service.stopping.wait())
         garbage.tune()
         _log.info("api_listening", extra={"fields": {"address": _shown(listener)}})
         ends: set[asyncio.Future[Any]] = {serving, failed, stopping}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if server.started:
+            # Streams would keep the server waiting.
+            app.backend.followers.end()
         server.should_exit = True
         stopping_fast = asyncio.create_task(service.stopping_fast.wait())
         await asyncio.wait({serving, stopping_fast}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,7 @@ from howdah.api.paging import LIMIT_DEFAULT, LIMIT_MAX
 from howdah.api.problems import KINDS, ProblemDocument
 from howdah.api.routes import OPERATIONS
 from howdah.api.shapes import DURATION_PATTERN, NAME_PATTERN, State
+from howdah.core.entries import LEVELS
 
 if TYPE_CHECKING:
     from howdah.api.routes import Operation
@@ -45,6 +46,8 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "How long to wait for its end, 60 seconds at most.",
         {"type": "string", "pattern": DURATION_PATTERN, "default": "0s"},
     ),
+    "level": ("Only entries of this level or above.", {"enum": list(LEVELS)}),
+    "follow": ("Stream entries as server-sent events until the task has ended.", {"type": "boolean", "default": False}),
     "id": ("Id of the task.", {"type": "string", "format": "uuid"}),
 }
 _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_PATTERN})

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.routing import BaseRoute, Route
 
-from howdah.api import health, queues, results, run_shapes, runs, shapes, tasks, tenants, workers
+from howdah.api import health, logs, queues, results, run_shapes, runs, shapes, tasks, tenants, workers
+from howdah.api.call import Stream
 from howdah.api.paging import query
 from howdah.api.problems import Problem
 
@@ -44,7 +45,7 @@ class Operation:
 
     method: str
     path: str
-    handler: Callable[[Call], Awaitable[Answer]]
+    handler: Callable[[Call], Awaitable[Answer | Stream]]
     scope: auth.Scope | Literal["any"] | None
     answers: dict[int, type | None]
     takes: type | None = None
@@ -208,6 +209,15 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET",
+        path="/v1/tasks/{id}/logs",
+        handler=logs.list_page,
+        scope="viewer",
+        answers={200: shapes.LogPage},
+        problems=("not_found",),
+        parameters=logs.PARAMETERS,
+    ),
+    Operation(
+        method="GET",
         path="/v1/queues",
         handler=queues.list_page,
         scope="viewer",
@@ -340,7 +350,11 @@ class Endpoint:
                 raise Problem("forbidden", f"This needs a key with the scope {operation.scope}.")
         if not operation.parameters:
             query(call, ())
-        await call.send(send, await operation.handler(call))
+        answer = await operation.handler(call)
+        if isinstance(answer, Stream):
+            await call.stream(send, answer)
+        else:
+            await call.send(send, answer)
 
 
 def routes() -> list[BaseRoute]:

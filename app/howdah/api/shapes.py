@@ -55,6 +55,7 @@ State = Literal[
 Method = Literal["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 
 KeepHistory = Literal["all", "failures", "none"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high", "critical")
 
@@ -261,6 +262,14 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
+class Progress(Struct):
+    """What the handler said last of how much is done, in the latest claim."""
+
+    fraction: Annotated[float, Meta(description="0 to 1.")]
+    message: str
+    at: Moment
+
+
 class Task(Struct):
     """A task as it stands. Fields that do not apply are left out.
 
@@ -299,6 +308,7 @@ class Task(Struct):
     cancel_requested: (
         Annotated[Literal["soft", "hard"], Meta(description="It runs, and was asked to stop.")] | UnsetType
     ) = UNSET
+    progress: Annotated[Progress, Meta(description="Not in lists.")] | UnsetType = UNSET
     finished_at: Moment | UnsetType = UNSET
     result: Annotated[Json, Meta(description="What the handler returned.")] | UnsetType = UNSET
     response_status: Annotated[int, Meta(description="Of the callback's answer.")] | UnsetType = UNSET
@@ -441,6 +451,31 @@ class RunPage(Struct):
 
     data: list[Run]
     next_cursor: str | None
+
+
+class LogEntry(Struct):
+    """What a handler logged of its task. Fields that do not apply are left out."""
+
+    claim_no: Annotated[int, Meta(description="Which claim of the task said so.")]
+    seq: Annotated[int, Meta(description="Order within the claim; numbers may be missing.")]
+    level: LogLevel
+    at: Moment
+    message: str
+    progress: Annotated[float, Meta(description="How much is done, 0 to 1.")] | UnsetType = UNSET
+    fields: Annotated[Json, Meta(description="What was added to it; needs the scope payloads.")] | UnsetType = UNSET
+
+
+class LogPage(Struct):
+    """A page of a task's log, oldest first; only a null cursor ends the list."""
+
+    data: list[LogEntry]
+    next_cursor: str | None
+
+
+class LogEnd(Struct):
+    """The last event of a log that is followed: the task has ended."""
+
+    state: str
 
 
 class QueueWrite(Struct, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from howdah.api import shapes
 from howdah.api.problems import Fault, Problem
+from howdah.core.entries import LEVELS
 from howdah.core.state import BlockedBy
 from howdah.core.units import format_duration
 
@@ -22,6 +23,7 @@ _decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
 _decode_flow: Final = msgspec.json.Decoder(shapes.Flow).decode
 _decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
 _decode_dedup: Final = msgspec.json.Decoder(shapes.Dedup).decode
+_LEVEL_NAMES: Final = {number: cast("shapes.LogLevel", name) for name, number in LEVELS.items()}
 _decode_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -87,6 +89,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         task.http = _shown_http(_decode_http(row.http), reads_payloads=reads_payloads)
     if row.blocked_by:
         task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
+    if getattr(row, "progress_at", None) is not None:
+        task.progress = shapes.Progress(_fraction(row.progress_fraction), row.progress_message, row.progress_at)
     if reads_payloads:
         task.payload = _raw(getattr(row, "payload", None))
         task.result = _raw(getattr(row, "result", None))
@@ -111,6 +115,16 @@ def holder_of(rows: Sequence[Any], holder: UUID, pointer: str) -> shapes.Task:
             return task
     detail = f"is held by task {holder}, which is not kept any more"
     raise Problem("dedup_conflict", f"{pointer} {detail}", [Fault(detail, pointer=pointer)], task_id=holder)
+
+
+def log_entry_of(row: Any, *, reads_payloads: bool) -> shapes.LogEntry:
+    """Show a row of log/page or log/follow."""
+    entry = shapes.LogEntry(row.claim_no, row.seq, _LEVEL_NAMES[row.level], row.logged_at, row.message)
+    if row.fraction is not None:
+        entry.progress = _fraction(row.fraction)
+    if reads_payloads:
+        entry.fields = _raw(row.fields)
+    return entry
 
 
 def run_of(row: Any, *, reads_payloads: bool) -> shapes.Run:
@@ -141,6 +155,11 @@ def _shown_http(
     if http is msgspec.UNSET or reads_payloads:
         return http
     return msgspec.structs.replace(http, headers=msgspec.UNSET, body=msgspec.UNSET)
+
+
+def _fraction(stored: float) -> float:
+    """Read a fraction that is stored as real, which has seven digits; the eighth is noise."""
+    return float(f"{stored:.7g}")
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from howdah.core.entries import storable
+
 TYPE_CHARS_MAX: Final = 200
 MESSAGE_CHARS_MAX: Final = 2_000
 TRACEBACK_CHARS_MAX: Final = 16_000
@@ -23,11 +25,6 @@ def error_text(kind: str, message: str, trace: str | None = None) -> bytes:
     if trace is not None:
         fields["traceback"] = storable(_cut_start(trace, TRACEBACK_CHARS_MAX))
     return msgspec.json.encode(fields)
-
-
-def storable(text: str) -> str:
-    """Return the text without what PostgreSQL cannot store: NUL, and lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _cut(text: str, chars_max: int) -> str:

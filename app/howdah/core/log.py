@@ -29,6 +29,7 @@ from howdah.core.log_writer import LineWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
+    from howdah.core.entries import Level
     from howdah.core.settings import Settings
 
 # One line must stay readable and must not fill a disk by itself; a text of a
@@ -70,12 +71,35 @@ def bind(fields: Callable[[], Mapping[str, object]]) -> None:
 
 
 class TaskLog(logging.LoggerAdapter[logging.Logger]):
-    """The log that a handler is given: its records carry the run's fields, in any thread."""
+    """The log that a handler is given: its records carry the run's fields, in any thread.
 
-    def __init__(self, logger: logging.Logger, fields: Mapping[str, object]) -> None:
-        """Add `fields` to each record of `logger`."""
+    Called, it adds an entry to the task's own log instead, which whoever looks at the task can read:
+    `ctx.log("sent", level="warning", to=address)`.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        fields: Mapping[str, object],
+        add: Callable[[object, str, dict[str, object]], None],
+    ) -> None:
+        """Add `fields` to each record of `logger`; `add` takes entries of the task's log."""
         super().__init__(logger, fields)
         self._fields = fields
+        self._add = add
+
+    def __call__(self, message: object, /, *, level: Level = "info", **fields: object) -> None:
+        """Add an entry to the task's log: from any thread, at once, and without failing for what it holds.
+
+        Args:
+            message: At most 8 KiB of it are kept.
+            level: debug, info, warning or error.
+            fields: Whatever has a JSON form, 8 KiB in all; what has none is kept as text.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        self._add(message, level, fields)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Merge our fields with those of the call, which win."""

@@ -141,6 +141,11 @@ SLOTS_OVERDUE: Final = _gauge(
 CALLBACKS: Final = _counter(
     "howdah_callbacks_total", "HTTP callbacks, by result (2xx, 3xx, 4xx, 5xx, timeout, network, refused).", "result"
 )
+LOG_ENTRIES_DROPPED: Final = _counter(
+    "howdah_log_entries_dropped_total",
+    "Entries of tasks' logs that were not stored, by reason (limit, backlog, late, refused).",
+    "reason",
+)
 
 RUNS_RESCUED: Final = _counter(
     "howdah_runs_rescued_total", "Expired leases that were taken back, by result (retry, dead_letter).", "result"

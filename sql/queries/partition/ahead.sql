@@ -7,14 +7,14 @@ WITH daily AS (
     JOIN pg_class AS parent ON parent.oid = i.inhparent
     JOIN pg_class AS child ON child.oid = i.inhrelid
     WHERE parent.relnamespace = 'howdah'::regnamespace
-        AND parent.relname IN ('tasks', 'finished_runs')
+        AND parent.relname IN ('tasks', 'finished_runs', 'task_logs')
         AND NOT i.inhdetachpending
 ),
 present AS (
     SELECT d.day
     FROM daily AS d
     GROUP BY d.day
-    HAVING count(DISTINCT d.parent) = 2
+    HAVING count(DISTINCT d.parent) = 3
 ),
 ahead AS (
     SELECT p.day, p.day - (row_number() OVER (ORDER BY p.day))::integer AS island

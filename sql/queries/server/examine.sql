@@ -30,7 +30,7 @@ SELECT
     )::integer AS connections_free,
     (
         SELECT bool_and(to_regclass('howdah.' || parent.name || '_' || to_char(day.day, 'YYYYMMDD')) IS NOT NULL)
-        FROM unnest(ARRAY['tasks', 'finished_runs']) AS parent (name)
+        FROM unnest(ARRAY['tasks', 'finished_runs', 'task_logs']) AS parent (name)
         CROSS JOIN generate_series(
             (clock_timestamp() AT TIME ZONE 'UTC')::date, (clock_timestamp() AT TIME ZONE 'UTC')::date + 1, interval '1 day'
         ) AS day (day)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.fix_queue import Queue
 
 DAYS_AHEAD = 14
-PARENTS = ("tasks", "finished_runs")
+PARENTS = ("tasks", "finished_runs", "task_logs")
 
 
 @pytest.fixture

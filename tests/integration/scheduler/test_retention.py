@@ -31,7 +31,7 @@ async def test_expired_days_without_survivors_are_dropped(chores: Chores, queue:
     before = await expired_tables(queue)
     pause_s = await run_pass(chores, retention)
 
-    assert len(before) == 6
+    assert len(before) == 9
     assert await expired_tables(queue) == []
     assert pause_s == INTERVAL_S
     assert await task_states(queue, [*old, *young]) == [None] * 5 + ["queued"] * 2

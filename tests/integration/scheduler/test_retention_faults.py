@@ -95,7 +95,7 @@ async def test_open_reader_delays_retention_and_nothing_else(
 
     assert pause_s == BUSY_S
     assert [name for name in during if name.startswith("+tasks")] != []
-    assert len(made) == 12
+    assert len(made) == 18
     assert states == ["scheduled", "failed", "queued"]
     assert await expired_tables(queue) == await kept_tables(queue)
 

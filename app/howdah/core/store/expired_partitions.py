@@ -33,7 +33,7 @@ _MARK: Final = "Expired: detached and dropped by the retention chore."
 class ExpiredPartition(NamedTuple):
     """A partition whose day has expired, or a table that was one."""
 
-    parent: Literal["tasks", "finished_runs"]
+    parent: Literal["tasks", "finished_runs", "task_logs"]
     name: str
     day: date
     id_from: UUID
@@ -52,7 +52,7 @@ class ExpiredPartitions:
         self._schema = schema
 
     async def list(self, conn: Connection, retention_s: float) -> list[ExpiredPartition]:
-        """Return what has expired, the oldest day first, tasks before their history."""
+        """Return what has expired, the oldest day first, tasks before their history and logs."""
         cursor = await conn.execute(load("partition.list_expired", self._schema), {"retention_s": retention_s})
         return [ExpiredPartition(*row) for row in await cursor.fetchall()]
 
@@ -78,15 +78,17 @@ class ExpiredPartitions:
     async def keep_survivors(self, conn: Connection, partition: ExpiredPartition) -> bool:
         """Exchange a partition for one with only what must be kept, at once for everybody; False if it is in use.
 
-        Of tasks these are the survivors, of history that of all tasks of the day that are there.
+        Of tasks these are the survivors, of history and logs those of all tasks of the day that are there.
         """
         parameters = {"parent": partition.parent, "day": partition.day}
         return await _patiently(lambda: conn.execute(load("partition.keep", self._schema), parameters))
 
     async def purge(self, conn: Connection, partition: ExpiredPartition, retention_s: float) -> int:
-        """Delete a page of tasks that ended `retention_s` ago, or of history without a task; return how many rows."""
+        """Delete a page of tasks that ended `retention_s` ago, or history or logs without a task; return the count."""
         if partition.parent == "finished_runs":
             return (await conn.execute(load("partition.purge_history", self._schema), _range(partition))).rowcount
+        if partition.parent == "task_logs":
+            return (await conn.execute(load("partition.purge_logs", self._schema), _range(partition))).rowcount
         parameters = {**_range(partition), "retention_s": retention_s}
         return (await conn.execute(load("partition.purge_tasks", self._schema), parameters)).rowcount
 

@@ -1,4 +1,4 @@
-"""The daily partitions of tasks and history: made ahead of time, retired when their day has expired."""
+"""The daily partitions of tasks, history and logs: made ahead of time, retired when their day has expired."""
 
 from __future__ import annotations
 
