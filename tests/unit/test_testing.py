@@ -155,6 +155,23 @@ def test_context_log_names_the_run(caplog: pytest.LogCaptureFixture) -> None:
     assert record.fields["attempt"] == 2  # type: ignore[attr-defined]
 
 
+def test_context_keeps_what_was_logged_of_the_task() -> None:
+    """A test can look at what clients would read, and meets the same refusals."""
+
+    def work(payload: None, ctx: howdah.Context) -> None:
+        ctx.log("sent", level="warning", to="a@example.com")
+        ctx.progress(percent=50)
+
+    ctx = FakeContext()
+    howdah.testing.run(work, context=ctx)
+    said, progress = ctx.entries
+
+    assert (said.level, said.message, said.fields) == (30, "sent", b'{"to":"a@example.com"}')
+    assert progress.fraction == 0.5
+    with pytest.raises(ValueError, match="0 to 1"):
+        ctx.progress(7)
+
+
 def test_transaction_without_a_database_says_why() -> None:
     """ctx.transaction() in a test explains itself, in both kinds of handlers."""
 

@@ -114,6 +114,7 @@ class TaskLogs:
         self._is_repeat = False
         self._wanted = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._is_woken = self._is_hurried = False
 
     # What handlers do, in any thread.
 
@@ -197,10 +198,17 @@ class TaskLogs:
                             await self._hurry.wait()
                     self._wanted.clear()
                     self._hurry.clear()
+                    # Before anything is taken: what is put from here on wakes this loop again.
+                    self._is_woken = self._is_hurried = False
                 await self._write_all(stop)
         finally:
             stopping.cancel()
             await self._connection.drop()
+            if stop.is_set():
+                # A handler that outlives the worker must not wait for ever, in a transaction of its own.
+                for run in list(self._asked):
+                    for then in self._asked.pop(run):
+                        then()
 
     # The rest.
 
@@ -225,9 +233,12 @@ class TaskLogs:
             self._put(run, journal, entry, now)
 
     def _wake(self, is_much: bool) -> None:
-        if is_much and not self._hurry.is_set():
+        """See that the loop writes; once, for each message to it is a system call."""
+        if is_much and not self._is_hurried:
+            self._is_hurried = True
             self._tell(self._hurry)
-        if not self._wanted.is_set():
+        if not self._is_woken:
+            self._is_woken = True
             self._tell(self._wanted)
 
     def _tell(self, event: asyncio.Event) -> None:

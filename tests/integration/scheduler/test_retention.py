@@ -171,3 +171,20 @@ async def test_partition_that_somebody_else_detached_is_left_alone(
     await run_pass(chores, retention)
 
     assert first in await expired_tables(queue)
+
+
+async def test_logs_go_with_their_tasks(
+    chores: Chores, queue: Queue, retention: Retention, past: dict[str, Any]
+) -> None:
+    """What was logged of tasks that are kept is kept, and all else goes; so does the rest when they have ended."""
+    log = "INSERT INTO howdah.task_logs (tenant_id, task_id, claim_no, seq, level, logged_at, message) "
+    await queue.sql(log + "SELECT tenant_id, id, 1, 1, 20, howdah.now(), 'said' FROM howdah.tasks")
+    await run_pass(chores, retention)
+    kept = await queue.sql("SELECT task_id FROM howdah.task_logs ORDER BY task_id")
+    await queue.sql("SELECT howdah.cancel(%s)", past["delayed"])
+    await chores.travel("31 days")
+    await run_pass(chores, retention)
+    left = await queue.sql("SELECT task_id FROM howdah.task_logs ORDER BY task_id")
+
+    assert [row["task_id"] for row in kept] == sorted([past["dead"], past["running"], past["delayed"]])
+    assert [row["task_id"] for row in left] == sorted([past["dead"], past["running"]])

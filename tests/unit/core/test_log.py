@@ -203,7 +203,7 @@ def test_task_log_carries_its_run_into_any_thread(
 ) -> None:
     """The log that a handler gets names its run without a bound context; fields of the call win."""
     made, records = logger
-    task_log = log.TaskLog(made, {"task_id": "t", "run": 3})
+    task_log = log.TaskLog(made, {"task_id": "t", "run": 3}, lambda *_: None)
     contextvars.Context().run(task_log.info, "sent", extra={"fields": {"count": 1}, "queue": "q"})
     contextvars.Context().run(task_log.info, "sent", extra={"fields": {"run": 9}})
     first, second = (json.loads(record.line) for record in records)  # type: ignore[attr-defined]

@@ -127,4 +127,5 @@ def test_labels_have_few_values() -> None:
         "operation",
         "direction",
         "loop",
+        "reason",
     }

@@ -84,7 +84,17 @@ class TaskLogs:
                 stored = await self._insert_all(conn, part)
                 return [stored, *[0] * (len(part) - 1)]
 
-            return sum(await bisected(conn, entries, attempt, _unstorable))
+            errors: list[psycopg.Error] = []
+
+            def refuse(_: Said, error: psycopg.Error) -> int:
+                errors.append(error)
+                return 0
+
+            stored = sum(await bisected(conn, entries, attempt, refuse))
+            if errors:
+                fields = {"count": len(errors), "sqlstate": errors[0].sqlstate}
+                _log.error("log_entries_unstorable", exc_info=errors[0], extra={"fields": fields})
+            return stored
 
     async def _insert_all(self, conn: Connection, entries: Sequence[Said]) -> int:
         columns = list(zip(*entries, strict=True))
@@ -141,8 +151,3 @@ class TaskLogs:
         }
         await cursor.execute(self._follow, parameters)
         return await cursor.fetchall()
-
-
-def _unstorable(said: Said, error: psycopg.Error) -> int:
-    _log.error("log_entry_unstorable", exc_info=error, extra={"fields": {"sqlstate": error.sqlstate}})
-    return 0
