@@ -331,6 +331,7 @@ CREATE TABLE howdah.runs (
     cancel_mode text,
     flow_key_id bigint,
     flow_state smallint,
+    awaiting_at timestamp with time zone,
     expires_at timestamp with time zone,
     CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
     CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
@@ -362,6 +363,7 @@ COMMENT ON COLUMN howdah.runs.lease_token IS 'Random per claim; only who knows i
 COMMENT ON COLUMN howdah.runs.cancel_mode IS 'Cancel asked for while it runs: soft or hard.';
 COMMENT ON COLUMN howdah.runs.flow_key_id IS 'Flow key of its task; NULL if it has none.';
 COMMENT ON COLUMN howdah.runs.flow_state IS '0 no claim has come to it yet, 1 parked until its flow key has room (blocked_by 4), 2 holds a place of its key until the task ends.';
+COMMENT ON COLUMN howdah.runs.awaiting_at IS 'When its receiver answered 202: since then it waits for the callback, and no worker renews its lease. NULL for all others.';
 COMMENT ON COLUMN howdah.runs.expires_at IS 'Not claimable from this time on; the task''s.';
 
 CREATE TABLE howdah.targets (
@@ -389,6 +391,8 @@ CREATE TABLE howdah.tenants (
     callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
     payload_bytes_max integer DEFAULT 262144 NOT NULL,
     created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    callback_key bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL,
+    CONSTRAINT tenants_callback_key_check CHECK ((octet_length(callback_key) >= 32)),
     CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
     CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
     CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
@@ -400,6 +404,7 @@ COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tena
 COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
 COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
 COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
+COMMENT ON COLUMN howdah.tenants.callback_key IS 'Signs the tokens by which receivers report outcomes; known to nobody but Howdah''s processes. Replacing it makes every token worthless that is out.';
 
 CREATE TABLE howdah.queue_stats (
     bucket_at timestamp with time zone NOT NULL,
@@ -610,6 +615,9 @@ ALTER TABLE ONLY howdah.queues
 
 ALTER TABLE ONLY howdah.queues
     ADD CONSTRAINT queues_tenant_id_name_key UNIQUE (tenant_id, name);
+
+ALTER TABLE howdah.runs
+    ADD CONSTRAINT runs_awaiting_check CHECK (((awaiting_at IS NULL) OR (lease_token IS NOT NULL))) NOT VALID;
 
 ALTER TABLE ONLY howdah.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (tenant_id, task_id);

@@ -15,6 +15,8 @@
 --   long, so that rescue will take it back.
 -- expired: its expires_at has passed, and a scheduler ends it within a second or two.
 -- expires: comes last, of one that waits: it ends at that time unless it has started by then.
+-- awaiting_callback, callback_overdue: its receiver answered 202 and owes the outcome, until then; or has not
+--   called in time, so that rescue will end the attempt.
 -- ended: it has ended, and how.
 --
 -- Reads a few rows by key, the live workers, and of a due task the leased rows and at most 10,000 entries of
@@ -72,6 +74,20 @@ BEGIN
     FROM howdah.queues AS q
     JOIN howdah.targets AS t ON t.id = run.target_id
     WHERE q.id = run.queue_id;
+
+    IF run.awaiting_at IS NOT NULL THEN
+        RETURN QUERY SELECT
+            'awaiting_callback',
+            format('its receiver accepted attempt %s at %s, and is to report the outcome', run.attempt, run.awaiting_at)
+            || CASE WHEN run.lease_expires_at < run.deadline_at THEN ', or to send a heartbeat' ELSE '' END,
+            run.lease_expires_at, NULL::integer;
+        IF run.lease_expires_at < now THEN
+            RETURN QUERY SELECT
+                'callback_overdue', 'its receiver has not called in time; a scheduler ends the attempt',
+                NULL::timestamptz, NULL::integer;
+        END IF;
+        RETURN;
+    END IF;
 
     IF run.lease_token IS NOT NULL THEN
         SELECT w.name INTO worker FROM howdah.workers AS w WHERE w.id = run.worker_id;
@@ -215,7 +231,7 @@ BEGIN
         ) AS before;
         SELECT count(*) INTO busy
         FROM howdah.runs AS r
-        WHERE r.lease_expires_at IS NOT NULL AND r.worker_id = ANY (claiming);
+        WHERE r.lease_expires_at IS NOT NULL AND r.awaiting_at IS NULL AND r.worker_id = ANY (claiming);
         RETURN QUERY SELECT
             CASE WHEN ahead = 0 THEN 'next' ELSE 'behind' END,
             CASE

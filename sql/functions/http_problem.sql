@@ -18,7 +18,10 @@ BEGIN
         RETURN '/http must be an object';
     END IF;
     FOR field IN SELECT k.key FROM jsonb_object_keys(http) AS k (key) LOOP
-        IF field <> ALL (ARRAY['url', 'method', 'headers', 'body', 'content_type', 'success_statuses']) THEN
+        IF field <> ALL (ARRAY[
+            'url', 'method', 'headers', 'body', 'content_type', 'success_statuses', 'mode', 'callback_timeout',
+            'heartbeat_timeout'
+        ]) THEN
             RETURN format('/http/%s is not a field of an HTTP target', field);
         END IF;
     END LOOP;
@@ -69,6 +72,20 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
+    IF http ? 'mode' AND coalesce(http ->> 'mode', '') NOT IN ('sync', 'async') THEN
+        RETURN '/http/mode must be sync or async';
+    END IF;
+    FOREACH field IN ARRAY ARRAY['callback_timeout', 'heartbeat_timeout'] LOOP
+        IF NOT http ? field THEN
+            CONTINUE;
+        ELSIF jsonb_typeof(http -> field) <> 'string'
+            OR coalesce(howdah.duration_s(http ->> field), 0) NOT BETWEEN 1 AND 604800
+        THEN
+            RETURN format('/http/%s must be a duration from 1 second to 7 days', field);
+        ELSIF coalesce(http ->> 'mode', 'sync') <> 'async' THEN
+            RETURN format('/http/%s needs the mode async', field);
+        END IF;
+    END LOOP;
     RETURN NULL;
 END
 $$;

@@ -20,7 +20,8 @@ BEGIN
         RAISE EXCEPTION 'the task has ended: it is %', howdah.ended_state(tenant, task) USING ERRCODE = 'JQ409';
     END IF;
     IF run.lease_token IS NOT NULL THEN
-        RAISE EXCEPTION 'the task does not wait: it is running' USING ERRCODE = 'JQ409';
+        RAISE EXCEPTION 'the task does not wait: it is %', CASE WHEN run.awaiting_at IS NULL THEN 'running' ELSE 'awaiting_callback' END
+            USING ERRCODE = 'JQ409';
     END IF;
     RETURN QUERY SELECT run.queue_id, run.priority, run.blocked_by, run.attempt, run.due_at, run.expires_at;
 END

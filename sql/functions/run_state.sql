@@ -1,4 +1,4 @@
--- The state that a client sees on a waiting run. It is derived, never stored.
+-- The state that a client sees on a run, unless it waits for its callback. It is derived, never stored.
 CREATE OR REPLACE FUNCTION howdah.run_state(
     lease_token uuid, blocked_by integer, attempt integer, run_at timestamptz, instant timestamptz
 )

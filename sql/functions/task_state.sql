@@ -12,7 +12,10 @@ DECLARE
     task ALIAS FOR id;
     state text;
 BEGIN
-    SELECT howdah.run_state(r.lease_token, r.blocked_by, r.attempt, r.run_at, howdah.now()) INTO state
+    SELECT CASE
+        WHEN r.awaiting_at IS NOT NULL THEN 'awaiting_callback'
+        ELSE howdah.run_state(r.lease_token, r.blocked_by, r.attempt, r.run_at, howdah.now())
+    END INTO state
     FROM howdah.runs AS r
     WHERE r.tenant_id = tenant AND r.task_id = task;
     IF state IS NOT NULL THEN

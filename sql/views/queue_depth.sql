@@ -11,7 +11,8 @@ SELECT
     lane.blocked,
     lane.running,
     lane.oldest_ready_at,
-    round(extract(epoch FROM howdah.now() - lane.oldest_ready_at), 3) AS oldest_age_s
+    round(extract(epoch FROM howdah.now() - lane.oldest_ready_at), 3) AS oldest_age_s,
+    lane.awaiting_callback
 FROM (
     SELECT
         r.queue_id,
@@ -24,7 +25,8 @@ FROM (
         ) AS scheduled,
         count(*) FILTER (WHERE r.lease_token IS NULL AND r.blocked_by = 0 AND r.attempt > 0) AS retrying,
         count(*) FILTER (WHERE r.lease_token IS NULL AND r.blocked_by <> 0) AS blocked,
-        count(*) FILTER (WHERE r.lease_token IS NOT NULL) AS running,
+        count(*) FILTER (WHERE r.lease_token IS NOT NULL AND r.awaiting_at IS NULL) AS running,
+        count(*) FILTER (WHERE r.awaiting_at IS NOT NULL) AS awaiting_callback,
         min(greatest(r.due_at, r.queued_at)) FILTER (
             WHERE r.lease_token IS NULL AND r.run_at <= howdah.now()
         ) AS oldest_ready_at
@@ -45,3 +47,4 @@ COMMENT ON COLUMN howdah.queue_depth.blocked IS 'Runs that wait for something be
 COMMENT ON COLUMN howdah.queue_depth.running IS 'Runs that a worker holds.';
 COMMENT ON COLUMN howdah.queue_depth.oldest_ready_at IS 'Since when the run that has been claimable for the longest has been so; NULL if none is.';
 COMMENT ON COLUMN howdah.queue_depth.oldest_age_s IS 'Seconds since then.';
+COMMENT ON COLUMN howdah.queue_depth.awaiting_callback IS 'Runs whose receiver answered 202 and owes the outcome; see tasks_awaiting_callback.';

@@ -20,6 +20,8 @@ SELECT
     blocked.count = 10000 AS blocked_is_at_least,
     running.count AS running,
     running.count = 10000 AS running_is_at_least,
+    awaiting.count AS awaiting_callback,
+    awaiting.count = 10000 AS awaiting_callback_is_at_least,
     dead.count AS dead_letters,
     dead.count = 10000 AS dead_letters_is_at_least,
     oldest.ready_at AS oldest_ready_at,
@@ -101,10 +103,19 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT 1
         FROM howdah.runs AS l
-        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity'
+        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND l.awaiting_at IS NULL
         LIMIT 10000
     ) AS w
 ) AS running
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count
+    FROM (
+        SELECT 1
+        FROM howdah.runs AS l
+        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND l.awaiting_at IS NOT NULL
+        LIMIT 10000
+    ) AS w
+) AS awaiting
 CROSS JOIN LATERAL (
     SELECT count(*) AS count
     FROM (SELECT 1 FROM howdah.dead_letters AS d WHERE d.queue_id = q.id LIMIT 10000) AS w
@@ -157,6 +168,8 @@ COMMENT ON COLUMN howdah.queue_live.scheduled_is_at_least IS 'Counting ended bef
 COMMENT ON COLUMN howdah.queue_live.retrying_is_at_least IS 'Counting ended before all were seen: there may be more.';
 COMMENT ON COLUMN howdah.queue_live.blocked_is_at_least IS 'Counting ended before all were seen: there may be more.';
 COMMENT ON COLUMN howdah.queue_live.running_is_at_least IS 'Counting ended before all were seen: there may be more.';
+COMMENT ON COLUMN howdah.queue_live.awaiting_callback IS 'Runs whose receiver answered 202 and owes the outcome.';
+COMMENT ON COLUMN howdah.queue_live.awaiting_callback_is_at_least IS 'Counting ended before all were seen: there may be more.';
 COMMENT ON COLUMN howdah.queue_live.dead_letters_is_at_least IS 'Counting ended before all were seen: there may be more.';
 COMMENT ON COLUMN howdah.queue_live.oldest_ready_at IS 'Since when the oldest due run waits; NULL if none is due.';
 COMMENT ON COLUMN howdah.queue_live.oldest_age_s IS 'Seconds since then.';

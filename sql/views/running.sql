@@ -20,7 +20,7 @@ JOIN howdah.tenants AS t ON t.id = r.tenant_id
 JOIN howdah.queues AS q ON q.id = r.queue_id
 JOIN howdah.targets AS g ON g.id = r.target_id
 LEFT JOIN howdah.workers AS w ON w.id = r.worker_id
-WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity';
+WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND r.awaiting_at IS NULL;
 
 COMMENT ON VIEW howdah.running IS 'Runs that workers hold now. Reads the leased rows only.';
 COMMENT ON COLUMN howdah.running.tenant IS 'Owner.';

@@ -4,6 +4,7 @@
 -- lease_expired: the worker stopped renewing, and rescue (a chore of the scheduler, every second) has not
 --   taken the run back yet.
 -- past_expiry: its expires_at has passed before it was started, and the scheduler has not ended it yet.
+-- callback_overdue: the receiver has not called in time, and rescue has not ended the attempt yet.
 -- past_deadline: the attempt's timeout is over, and its worker has not recorded that yet.
 -- blocked_without_reason: parked although its target is not, or blocked by a bit that nothing clears.
 -- unserved: the head of a lane has been due for a minute, and no live worker claims its target from its queue:
@@ -58,7 +59,8 @@ lane AS (
 ),
 found AS (
     SELECT
-        'lease_expired' AS problem, r.tenant_id, r.task_id, r.queue_id, r.priority, r.target_id, r.attempt, r.worker_id,
+        CASE WHEN r.awaiting_at IS NULL THEN 'lease_expired' ELSE 'callback_overdue' END AS problem, r.tenant_id, r.task_id,
+        r.queue_id, r.priority, r.target_id, r.attempt, CASE WHEN r.awaiting_at IS NULL THEN r.worker_id END AS worker_id,
         r.lease_expires_at AS since_at
     FROM howdah.runs AS r
     WHERE r.lease_expires_at < howdah.now()
@@ -126,7 +128,7 @@ JOIN howdah.targets AS g ON g.id = f.target_id
 LEFT JOIN howdah.workers AS w ON w.id = f.worker_id;
 
 COMMENT ON VIEW howdah.stuck IS 'Runs that do not move although they should, and why. Of a lane that is not served or not claimed only the head is shown. Reads leased and blocked rows and the heads of lanes.';
-COMMENT ON COLUMN howdah.stuck.problem IS 'lease_expired, past_deadline, past_expiry, blocked_without_reason, unserved (due for a minute, and no live worker claims its target from its queue) or not_claimed (due for five minutes although one does).';
+COMMENT ON COLUMN howdah.stuck.problem IS 'lease_expired, callback_overdue, past_deadline, past_expiry, blocked_without_reason, unserved (due for a minute, and no live worker claims its target from its queue) or not_claimed (due for five minutes although one does).';
 COMMENT ON COLUMN howdah.stuck.tenant IS 'Owner.';
 COMMENT ON COLUMN howdah.stuck.queue IS 'Name of the queue.';
 COMMENT ON COLUMN howdah.stuck.priority IS 'critical, high, normal or low; granted is internal.';
@@ -135,4 +137,4 @@ COMMENT ON COLUMN howdah.stuck.target IS 'Name of its handler, or http.';
 COMMENT ON COLUMN howdah.stuck.attempt IS 'Attempts spent, the current one included.';
 COMMENT ON COLUMN howdah.stuck.worker IS 'Name of the worker that holds it; NULL while it waits.';
 COMMENT ON COLUMN howdah.stuck.since_at IS 'When the lease, the deadline or the expiry passed, or since when it could have been claimed.';
-COMMENT ON COLUMN howdah.stuck.since_s IS 'Seconds since then. Below 5 for lease_expired, past_deadline and past_expiry is normal.';
+COMMENT ON COLUMN howdah.stuck.since_s IS 'Seconds since then. Below 5 for lease_expired, callback_overdue, past_deadline and past_expiry is normal.';

@@ -14,7 +14,7 @@ FROM howdah.runs AS r
 JOIN howdah.tenants AS t ON t.id = r.tenant_id
 JOIN howdah.queues AS q ON q.id = r.queue_id
 JOIN howdah.targets AS g ON g.id = r.target_id
-WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity';
+WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND r.awaiting_at IS NULL;
 
 COMMENT ON VIEW howdah.tasks_running IS 'Tasks that a worker holds now. Reads the leased rows only; the view running has worker, lease and deadline.';
 COMMENT ON COLUMN howdah.tasks_running.tenant IS 'Owner.';

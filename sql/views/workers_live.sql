@@ -23,7 +23,7 @@ LEFT JOIN howdah.tenants AS t ON t.id = w.tenant_id
 LEFT JOIN (
     SELECT r.worker_id, count(*) AS count
     FROM howdah.runs AS r
-    WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity'
+    WHERE r.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND r.awaiting_at IS NULL
     GROUP BY r.worker_id
 ) AS held ON held.worker_id = w.id
 WHERE w.stopped_at IS NULL AND w.heartbeat_at > howdah.now() - make_interval(secs => w.silent_after_s);

@@ -330,6 +330,8 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
             "blocked_is_at_least": False,
             "running": 8,
             "running_is_at_least": False,
+            "awaiting_callback": 0,
+            "awaiting_callback_is_at_least": False,
             "dead_letters": 1,
             "dead_letters_is_at_least": False,
             "count_max": 10000,

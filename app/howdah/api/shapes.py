@@ -622,6 +622,8 @@ class QueueStats(Struct):
     blocked_is_at_least: bool
     running: int
     running_is_at_least: bool
+    awaiting_callback: int
+    awaiting_callback_is_at_least: bool
     dead_letters: int
     dead_letters_is_at_least: bool
     count_max: int

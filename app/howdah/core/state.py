@@ -97,7 +97,9 @@ class Stage(StrEnum):
     BLOCKED = "blocked"
     """A run whose `blocked_by` is not zero."""
     RUNNING = "running"
-    """A run with a lease."""
+    """A run with a lease that a worker renews."""
+    AWAITING = "awaiting"
+    """A run with a lease whose receiver accepted it, and owes the outcome."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     """A dead letter."""
@@ -143,6 +145,14 @@ MOVES: Final = frozenset(
         # Its expires_at passed before a worker took it.
         Move(Stage.WAITING, Stage.EXPIRED, "expire"),
         Move(Stage.BLOCKED, Stage.EXPIRED, "expire"),
+        # The receiver of a callback answered 202. It is to report the outcome, and may say that it is still at it;
+        # if it does not, its attempt ends as one that timed out.
+        Move(Stage.RUNNING, Stage.AWAITING, "await"),
+        Move(Stage.AWAITING, Stage.AWAITING, "heartbeat"),
+        Move(Stage.AWAITING, Stage.SUCCEEDED, "finish"),
+        Move(Stage.AWAITING, Stage.WAITING, "retry"),
+        Move(Stage.AWAITING, Stage.FAILED, "dead_letter"),
+        Move(Stage.AWAITING, Stage.CANCELLED, "cancel"),
         # A client moves it in time, or to another lane.
         Move(Stage.WAITING, Stage.WAITING, "run_now"),
         Move(Stage.BLOCKED, Stage.BLOCKED, "run_now"),

@@ -3,7 +3,7 @@
 -- returns: one row: is_busy.
 -- index: runs_lease_idx, queue_stats_pkey
 SELECT
-    EXISTS (SELECT FROM howdah.runs AS r WHERE r.lease_expires_at IS NOT NULL)
+    EXISTS (SELECT FROM howdah.runs AS r WHERE r.lease_expires_at IS NOT NULL AND r.awaiting_at IS NULL)
     OR EXISTS (
         SELECT
         FROM howdah.queue_stats AS s

@@ -5,6 +5,7 @@
 -- returns: (task_id, lease_token) of each run that was still held by its token.
 -- moves: running -> succeeded (finish)
 -- moves: running -> cancelled (cancel)
+-- moves: awaiting -> succeeded (finish)
 -- locks: runs in (tenant_id, task_id) order.
 -- index: runs_pkey, queues_history_idx
 -- Of a success in a queue that keeps less than all history only what tells a repeat of this report is kept; which
@@ -14,6 +15,7 @@
 -- primary key. (Locking first and deleting then cost 3 us a run more, and a record of WAL.)
 -- IS NOT DISTINCT FROM keeps the planner off the partial indexes of leased rows, which look empty whenever
 -- statistics were taken with nothing running (seen: 500 times the cost). Tokens are never NULL.
+-- Of a run that a callback ends nobody but the database knows how long it took.
 WITH ended AS (
     DELETE FROM howdah.runs AS r
     USING (
@@ -29,7 +31,10 @@ WITH ended AS (
     ) AS i
     WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
     RETURNING
-        r.tenant_id, r.task_id, r.claim_no, r.attempt, r.queue_id, r.worker_id, i.outcome, i.response_status, i.duration_s,
+        r.tenant_id, r.task_id, r.claim_no, r.attempt, r.queue_id, r.worker_id, i.outcome, i.response_status,
+        coalesce(
+            i.duration_s, CASE WHEN r.awaiting_at IS NOT NULL THEN extract(epoch FROM howdah.now() - r.claimed_at) END
+        ) AS duration_s,
         r.queued_at, r.claimed_at, r.lease_token, i.result, i.error, i.response_body
 ),
 history AS (

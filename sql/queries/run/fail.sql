@@ -10,6 +10,8 @@
 -- moves: running -> waiting (snooze)
 -- moves: running -> failed (dead_letter)
 -- moves: running -> cancelled (cancel)
+-- moves: awaiting -> waiting (retry)
+-- moves: awaiting -> failed (dead_letter)
 -- locks: runs in (tenant_id, task_id) order.
 -- index: runs_pkey, tasks_pkey
 -- A queue that keeps no history gets no row of it, but for one that says cancelled: see run/complete.
@@ -39,7 +41,7 @@ WITH held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.crashes, r.worker_id,
-            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode
+            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode, r.awaiting_at
         FROM howdah.runs AS r
         WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
         FOR UPDATE OF r
@@ -49,7 +51,9 @@ judged AS MATERIALIZED (
     SELECT
         h.tenant_id, h.task_id, h.queue_id, h.target_id, h.priority, h.claim_no, h.attempt, h.worker_id, h.lease_token,
         h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
-        h.duration_s,
+        coalesce(
+            h.duration_s, CASE WHEN h.awaiting_at IS NOT NULL THEN extract(epoch FROM howdah.now() - h.claimed_at) END
+        ) AS duration_s,
         h.error::jsonb AS error,
         q.keep_history,
         crash.count AS crashes,
@@ -131,6 +135,7 @@ rearmed AS (
         deadline_at = NULL,
         worker_id = NULL,
         claimed_at = NULL,
+        awaiting_at = NULL,
         attempt = r.attempt - j.is_snoozed::integer,
         crashes = j.crashes,
         run_at = howdah.now() + make_interval(secs => j.delay_s),

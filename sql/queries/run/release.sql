@@ -58,6 +58,7 @@ rearmed AS (
         deadline_at = NULL,
         worker_id = NULL,
         claimed_at = NULL,
+        awaiting_at = NULL,
         attempt = r.attempt - 1,
         run_at = howdah.now()
     FROM held AS h

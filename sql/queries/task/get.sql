@@ -14,7 +14,7 @@ SELECT
     coalesce(r.claim_no, d.claim_no, f.claim_no, 0) AS claim_no,
     howdah.retry_policy(q.retry, t.retry) ->> 'max_attempts' AS max_attempts,
     r.blocked_by,
-    r.lease_expires_at, r.deadline_at, w.name AS worker, r.cancel_mode,
+    r.lease_expires_at, r.deadline_at, CASE WHEN r.awaiting_at IS NULL THEN w.name END AS worker, r.cancel_mode,
     f.result, f.response_status, coalesce(f.finished_at, d.dead_at) AS finished_at,
     coalesce(f.error, d.error, last.error) AS error,
     d.reason AS dead_reason,

@@ -1,13 +1,16 @@
 -- A page of a tenant's tasks that have a live run in the given state, newest first; see task/page.sql.
--- params: state: queued, scheduled, retrying, blocked or running; tenant_id; before, from: ids below the first and not
---   below the second; queue, handler, tag_name with tag_value, created_after, created_before: filters, or NULL; look_max;
+-- params: state: queued, scheduled, retrying, blocked, running or awaiting_callback; tenant_id; before, from: ids below
+--   the first and not below the second; queue, handler, tag_name with tag_value, created_after, created_before: filters, or NULL; look_max;
 --   row_count.
 -- returns: at least one row: id (NULL if none fits); look_count: rows looked at; look_end: the last of them.
 -- index: runs_pkey
 WITH looked AS MATERIALIZED (
     SELECT
         r.task_id AS id, r.queue_id, r.target_id, r.queued_at AS created_at,
-        howdah.run_state(r.lease_token, r.blocked_by, r.attempt, r.run_at, howdah.now()) AS state
+        CASE
+            WHEN r.awaiting_at IS NOT NULL THEN 'awaiting_callback'
+            ELSE howdah.run_state(r.lease_token, r.blocked_by, r.attempt, r.run_at, howdah.now())
+        END AS state
     FROM howdah.runs AS r
     WHERE r.tenant_id = %(tenant_id)b::integer AND r.task_id < %(before)b::uuid AND r.task_id >= %(from)b::uuid
     ORDER BY r.task_id DESC

@@ -88,7 +88,7 @@ class QueueStats(NamedTuple):
     last_hour: Window
 
 
-KINDS: Final = ("queued", "scheduled", "retrying", "blocked", "running", "dead_letters")
+KINDS: Final = ("queued", "scheduled", "retrying", "blocked", "running", "awaiting_callback", "dead_letters")
 
 
 class Queues:
@@ -148,7 +148,7 @@ class Queues:
         row = await cursor.fetchone()
         if row is None:
             return None
-        counts, cuts, oldest_age_s, *windows = row[:6], row[6:12], row[12], row[13:18], row[18:23], row[23:28]
+        counts, cuts, oldest_age_s, *windows = row[:7], row[7:14], row[14], row[15:20], row[20:25], row[25:30]
         cut = frozenset(kind for kind, is_cut in zip(KINDS, cuts, strict=True) if is_cut)
         return QueueStats(dict(zip(KINDS, counts, strict=True)), cut, oldest_age_s, *map(Window._make, windows))
 
