@@ -161,7 +161,7 @@ class Workbench:
         async with await psycopg.AsyncConnection.connect(self.database, autocommit=True) as conn, conn.transaction():
             expired = await store.lock(conn, None)
             if expired:
-                await store.fail(conn, expired, '{"type": "lease_lost", "message": "the lease ran out"}')
+                await store.fail(conn, expired)
         return len(expired)
 
     async def rescued(self, count: int = 1, timeout_s: float = 15.0) -> None:

@@ -1,5 +1,7 @@
 """Takes runs back from workers that are gone: leases that have run out are ended as lost.
 
+So are those of receivers that accepted a run and did not call back in time, as timed out.
+
 While PostgreSQL was away, or no scheduler ran, workers may have been unable to
 renew: their leases look as if they were gone. So after a gap in its own work, or
 soon after a start of the server, rescue waits for one lease first (a minute at most),
@@ -35,7 +37,6 @@ HOLD_S_MAX: Final = 60.0
 # A run that cannot be ended must neither be tried every second nor be forgotten.
 DEFER_S: Final = 60.0
 
-_ERROR: Final = '{"type": "worker_lost", "message": "the lease ran out: nothing was heard of its worker"}'
 _RESULTS: Final = {"retry": "retry", "dead": "dead_letter", "cancelled": "cancelled"}
 
 _logger = logging.getLogger(__name__)
@@ -61,10 +62,12 @@ class Rescue(Chore):
             _logger.info("rescue_held", extra={"fields": {"hold_s": hold_s, "since_good_s": held.since_good_s}})
             return Round(next_in_s=hold_s)
         expired = await self._runs.lock(conn, held.hold_until)
-        rescued, unrescued = await self._runs.fail(conn, expired, _ERROR) if expired else ([], [])
+        rescued, unrescued = await self._runs.fail(conn, expired) if expired else ([], [])
         if unrescued:
             await self._defer(conn, unrescued)
-        _report(rescued)
+        callbacks = {(run.tenant_id, run.task_id) for run in expired if run.silent != "worker"}
+        _report([run for run in rescued if (run.tenant_id, run.task_id) not in callbacks])
+        _report_callbacks([run for run in rescued if (run.tenant_id, run.task_id) in callbacks])
         words = [LaneReady.at(run.queue_id, run.priority, run.run_at) for run in rescued if run.run_at is not None]
         words += await self._settle(conn, expired)
         return Round(next_in_s=0 if len(expired) == PAGE_RUNS else INTERVAL_S, words=words)
@@ -105,3 +108,12 @@ def _report(rescued: Sequence[Rescued]) -> None:
     for result, count in counts.items():
         metrics.RUNS_RESCUED.labels(result).inc(count)
     _logger.warning("runs_rescued", extra={"fields": {**counts, "task_id": str(rescued[0].task_id)}})
+
+
+def _report_callbacks(timed_out: Sequence[Rescued]) -> None:
+    """Tell of attempts whose receivers did not call back; they say nothing of our own workers."""
+    if not timed_out:
+        return
+    metrics.RUNS_FINISHED.labels("timed_out").inc(len(timed_out))
+    counts = Counter(_RESULTS[run.verdict] for run in timed_out)
+    _logger.warning("callbacks_timed_out", extra={"fields": {**counts, "task_id": str(timed_out[0].task_id)}})

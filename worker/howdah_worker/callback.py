@@ -59,6 +59,7 @@ class CallbackRequest:
         content_type: Of the body.
         success_statuses: The statuses that count as a success; empty means 200 to 299.
         timeout_s: How long the attempt may take, everything included; greater than 0.
+        is_async: The receiver may answer 202 and report the outcome later.
     """
 
     url: str
@@ -68,6 +69,7 @@ class CallbackRequest:
     content_type: str
     success_statuses: frozenset[int]
     timeout_s: float
+    is_async: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class AttemptContext:
         queue: The queue's name.
         secrets: The tenant's `whsec_` secrets that are valid now, the newest first.
         traceparent: Of the run's span, if it is traced.
+        callback_token: By which the receiver may report the outcome, if it may.
+        callback_url: Where to, if that is known.
     """
 
     task_id: str
@@ -89,6 +93,8 @@ class AttemptContext:
     queue: str
     secrets: tuple[str, ...]
     traceparent: str | None
+    callback_token: str | None = None
+    callback_url: str | None = None
 
 
 class CallbackClient:
@@ -173,7 +179,7 @@ class CallbackClient:
         found = await self._exchange(request, url, headers)
         duration_s = time.monotonic() - begun
         if isinstance(found, Answer):
-            return judge_answer(found, request.success_statuses, self._now_s(), duration_s)
+            return judge_answer(found, request.success_statuses, self._now_s(), duration_s, is_async=request.is_async)
         return judge_fault(_fault_of(found, origin, request.timeout_s), duration_s)
 
     async def _exchange(self, request: CallbackRequest, url: URL, headers: dict[str, str]) -> Answer | Exception:
@@ -238,6 +244,10 @@ class CallbackClient:
         headers["Howdah-Queue"] = context.queue
         if context.traceparent is not None:
             headers["traceparent"] = context.traceparent
+        if context.callback_token is not None:
+            headers["Howdah-Callback-Token"] = context.callback_token
+        if context.callback_url is not None:
+            headers["Howdah-Callback-Url"] = context.callback_url
         return headers
 
     def _parse_target(self, url: str) -> tuple[URL, str] | Fault:

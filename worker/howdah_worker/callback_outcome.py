@@ -3,7 +3,8 @@
 2xx succeeds. 408, 409, 423, 425, 429, 5xx and everything that is not an answer
 is tried again, unless the retry policy names other statuses or errors. Other
 answers say that a repeat cannot help, and so does `Howdah-Retry: no` with any
-failure, whatever the policy. Once the status line and headers are in, they alone
+failure, whatever the policy. To a callback of the mode async, 202 is no outcome: the
+receiver will report it. Once the status line and headers are in, they alone
 decide: a body that is cut off, endless or slow changes nothing.
 """
 
@@ -14,6 +15,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -49,18 +51,18 @@ class CallbackResult:
     """How one attempt ended.
 
     Attributes:
-        outcome: Whether the receiver took the callback.
-        retryable: Whether another attempt may help; False after a success.
+        outcome: Whether the receiver took the callback; accepted if it will report the outcome later.
+        retryable: Whether another attempt may help; only of failed.
         retry_in_s: When the receiver asked to be tried again, 0 to 86,400 s from now; None if it did not.
         status: The answer's status, if there was an answer.
         response_text: The beginning of the answer's body, without NUL, if there was an answer.
-        error_type: Stable name of the failure; None after a success.
+        error_type: Stable name of the failure; None if it did not fail.
         error_message: One printable line for people, without path, query, header or body of the request.
         duration_s: From the start of the attempt to this result.
         is_decided: `retryable` holds, whatever the task's retry policy says.
     """
 
-    outcome: Literal["succeeded", "failed"]
+    outcome: Literal["succeeded", "failed", "accepted"]
     retryable: bool
     retry_in_s: float | None
     status: int | None
@@ -120,7 +122,9 @@ def judge_fault(fault: Fault, duration_s: float) -> CallbackResult:
     )
 
 
-def judge_answer(answer: Answer, success_statuses: Collection[int], now_s: float, duration_s: float) -> CallbackResult:
+def judge_answer(
+    answer: Answer, success_statuses: Collection[int], now_s: float, duration_s: float, *, is_async: bool = False
+) -> CallbackResult:
     """Turn an answer into a result.
 
     Args:
@@ -128,8 +132,11 @@ def judge_answer(answer: Answer, success_statuses: Collection[int], now_s: float
         success_statuses: The statuses that count as a success; empty means 200 to 299.
         now_s: The database's time, to read a date in Retry-After.
         duration_s: How long the attempt took.
+        is_async: 202 says that the outcome will be reported, also if it is one of `success_statuses`.
     """
     status = answer.status
+    if is_async and status == HTTPStatus.ACCEPTED:
+        return CallbackResult("accepted", False, None, status, answer.text, None, None, duration_s)
     if status in success_statuses or (not success_statuses and 200 <= status <= 299):
         return CallbackResult("succeeded", False, None, status, answer.text, None, None, duration_s)
     # A 2xx that the client does not count as a success says "not yet" rather than "never".

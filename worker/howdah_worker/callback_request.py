@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from howdah_worker.callback import CallbackRequest
@@ -18,6 +20,7 @@ class _Http(msgspec.Struct, frozen=True):
     body: str | None = None
     content_type: str = "text/plain; charset=utf-8"
     success_statuses: frozenset[int] = frozenset()
+    mode: Literal["sync", "async"] = "sync"
 
 
 _decode = msgspec.json.Decoder(_Http).decode
@@ -47,4 +50,5 @@ def request_of(http: bytes, payload: bytes | None, timeout_s: float) -> Callback
         content_type=content_type,
         success_statuses=target.success_statuses,
         timeout_s=timeout_s,
+        is_async=target.mode == "async",
     )

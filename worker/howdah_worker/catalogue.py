@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from howdah.core.db.connect import Connection
+    from howdah.core.model import TenantSecret
     from howdah.handlers import Handler, Registry
 
 REFRESH_S: Final = 10.0
@@ -48,7 +49,7 @@ class Catalogue:
         self._queues: dict[int, tuple[int, str]] = {}
         self._ignored: set[int] = set()
         self._limited: frozenset[int] = frozenset()
-        self._tenants: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self._tenants: dict[int, TenantSecret] = {}
         self._handlers: dict[int, Handler] = {}
         self._loaded_at = -float("inf")
         self._is_wanted = True
@@ -79,7 +80,7 @@ class Catalogue:
         self._ignored = {queue.id for queue in queues} - served
         self._queues = {queue.id: (queue.tenant_id, queue.name) for queue in queues if queue.id in served}
         self._limited = frozenset(queue.id for queue in queues if queue.is_limited)
-        self._tenants = {tenant.id: (tenant.name, (tenant.secret,)) for tenant in tenants}
+        self._tenants = {tenant.id: tenant for tenant in tenants}
         known = self._handlers.keys()
         self._handlers = {
             target.id: handler
@@ -116,12 +117,17 @@ class Catalogue:
     def tenant_name(self, tenant_id: int) -> str:
         """Return a tenant's name, or its number if the tenant is too new to be known here."""
         known = self._tenants.get(tenant_id)
-        return known[0] if known is not None else str(tenant_id)
+        return known.name if known is not None else str(tenant_id)
 
     def tenant_secrets(self, tenant_id: int) -> tuple[str, ...]:
         """Return the secrets that sign a tenant's callbacks, newest first; none if the tenant is unknown."""
         known = self._tenants.get(tenant_id)
-        return known[1] if known is not None else ()
+        return (known.secret,) if known is not None else ()
+
+    def callback_key(self, tenant_id: int) -> bytes | None:
+        """Return the key of a tenant's callback tokens; None if the tenant is unknown."""
+        known = self._tenants.get(tenant_id)
+        return known.callback_key if known is not None else None
 
     def queue_name(self, queue_id: int) -> str:
         """Return a queue's name, or its number if the queue is unknown."""

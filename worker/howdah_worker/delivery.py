@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from howdah.core import metrics
+from howdah.core.callback_tokens import make_token
 from howdah.core.db.arrays import jsonb_text
 from howdah_worker import outcome
 from howdah_worker.callback import AttemptContext
@@ -26,10 +27,11 @@ _REFUSED_TYPES = frozenset({"blocked_address", "request_invalid", "signing_faile
 class Delivery:
     """Delivers the callbacks of one worker."""
 
-    def __init__(self, callbacks: CallbackClient, catalogue: Catalogue) -> None:
-        """Send with `callbacks`, signed by the secrets of `catalogue`."""
+    def __init__(self, callbacks: CallbackClient, catalogue: Catalogue, public_url: str | None) -> None:
+        """Send with `callbacks`, signed by the secrets of `catalogue`; receivers reach the API at `public_url`."""
         self._callbacks = callbacks
         self._catalogue = catalogue
+        self._public_url = public_url
 
     async def deliver(self, run: Run) -> Ending:
         """Deliver the callback of a run once; cancelling it aborts the request."""
@@ -38,6 +40,8 @@ class Delivery:
             request = request_of(jsonb_text(run.http), run.payload, run.timeout_s)
         except msgspec.DecodeError as error:
             return outcome.task_unreadable(f"the HTTP target: {error}")
+        token = self._token(run) if request.is_async else None
+        url = f"{self._public_url}/v1/callbacks/{token}" if token and self._public_url else None
         attempt = AttemptContext(
             task_id=str(UUID(bytes=run.task_id)),
             attempt=run.attempt,
@@ -45,10 +49,20 @@ class Delivery:
             queue=self._catalogue.queue_name(run.queue_id),
             secrets=self._catalogue.tenant_secrets(run.tenant_id),
             traceparent=run.traceparent,
+            callback_token=token,
+            callback_url=url,
         )
         result = await self._callbacks.deliver(request, attempt)
         metrics.CALLBACKS.labels(_label(result)).inc()
         return outcome.of_callback(result)
+
+    def _token(self, run: Run) -> str | None:
+        """Return by what the receiver may report the outcome.
+
+        None if the tenant is not known yet: then there is no secret to sign with, and nothing is sent.
+        """
+        key = self._catalogue.callback_key(run.tenant_id)
+        return None if key is None else make_token(key, run.key, run.queue_id)
 
 
 def _label(result: CallbackResult) -> str:

@@ -1,5 +1,8 @@
 """Records outcomes: batch after batch, each holding whatever arrived while the last was committed.
 
+A run whose receiver accepted it with 202 is set to wait for its callback in the same way,
+and is nobody's here from then on.
+
 A report is repeated until PostgreSQL has answered, however long that takes; the
 lease's token sees to it that each is recorded at most once. Its run is held, and
 its lease renewed, until then. One whose row a stranger has locked, or whose day has
@@ -217,8 +220,10 @@ class Finisher:
         self._keeper.forget(batch)
         metrics.FINISH_BATCH_RUNS.observe_many([len(batch)])
         verdicts = {each.key: each for each in recorded.rearmed}
-        odd = {key for key, _ in recorded.refused} | {key for key, _ in recorded.unrecorded} | set(recorded.already)
-        self._tally.count([run for run in batch if run.key not in odd] if odd else batch, verdicts)
+        odd = {key for part in (recorded.refused, recorded.unrecorded, recorded.already) for key, _ in part}
+        # What waits for its callback has no outcome to be counted.
+        uncounted = odd | {each.key for each in recorded.rearmed if each.verdict == "awaiting"}
+        self._tally.count([run for run in batch if run.key not in uncounted] if uncounted else batch, verdicts)
         self._vacancies.leave(batch)
         for each in recorded.rearmed:
             if each.run_at is not None:

@@ -25,7 +25,7 @@ class Ending(NamedTuple):
     """How a run ended.
 
     Attributes:
-        outcome: succeeded, cancelled, failed, timed_out or released.
+        outcome: succeeded, cancelled, failed, timed_out or released; or awaiting: the receiver owes it.
         result: JSON text of what the handler returned; None for None.
         error: JSON text of type, message and traceback.
         retryable: Another attempt may help.
@@ -47,6 +47,7 @@ class Ending(NamedTuple):
 
 SUCCEEDED: Final = Ending("succeeded")
 RELEASED: Final = Ending("released")
+AWAITING: Final = Ending("awaiting")
 UNREADABLE: Final = Ending(
     "failed", error=b'{"type": "error_unreadable", "message": "what was raised cannot be read"}', is_decided=True
 )
@@ -111,6 +112,8 @@ def of_decision(decision: Decision) -> Ending:
 
 def of_callback(result: CallbackResult) -> Ending:
     """Turn the result of a callback into an ending."""
+    if result.outcome == "accepted":
+        return AWAITING
     if result.outcome == "succeeded":
         return Ending("succeeded", response_status=result.status, response_body=result.response_text)
     return Ending(

@@ -165,7 +165,7 @@ class _Worker:
             around=Surroundings(catalogue, clock, transactions, self._logs),
             finisher=self._finisher,
             keeper=self._keeper,
-            delivery=Delivery(callbacks, catalogue),
+            delivery=Delivery(callbacks, catalogue, settings.public_url),
             on_room=self._claimer.room,
         )
         self._listener = Listener(settings, PROCESS, on_words=self._claimer.hear, on_reset=self._claimer.missed)

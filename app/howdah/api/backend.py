@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from howdah.api.auth import Keys
+from howdah.api.callbacks import CallbackKeys
 from howdah.api.database import Database
 from howdah.api.followers import Followers
 from howdah.api.gate import Gate
@@ -26,6 +27,7 @@ from howdah.core.store.lanes import Lanes
 from howdah.core.store.queue_states import QueueStates
 from howdah.core.store.queues import Queues
 from howdah.core.store.results import Results
+from howdah.core.store.runs import Runs
 from howdah.core.store.server import Server
 from howdah.core.store.stats import Stats
 from howdah.core.store.targets import Targets
@@ -56,18 +58,19 @@ class Backend:
         gate: Bounds what is under way.
         database: PostgreSQL.
         keys: Checks credentials.
+        callback_keys: Checks the tokens of callbacks.
         writer: Stores single tasks.
         keeper: Keeps answers to requests with an Idempotency-Key.
         notifier: Wakes workers.
         tallies: Counts.
         hot: Connections with pinned plans.
         pulls: Serves claims over HTTP.
-        reporter: Records how their runs ended.
+        reporter: Records how runs of consumers, and of receivers of callbacks, ended.
         result_waits: Serves those who wait for results.
         idempotency: What keeper stores with, for requests that keep something else than their answer.
         ending: Done when requests shall wait no longer.
         followers: Serves those who follow logs.
-        tasks, task_changes, task_logs, queues, queue_states, workers, tenants, stats, server: What is stored, by noun.
+        tasks, task_changes, task_logs, runs, queues, queue_states, workers, tenants, stats, server: What is stored.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -83,6 +86,7 @@ class Backend:
         self.tasks = Tasks(schema)
         self.task_changes = TaskChanges(schema)
         self.task_logs = TaskLogs(schema)
+        self.runs = Runs(schema)
         self.queues = Queues(schema)
         self.queue_states = QueueStates(schema)
         self.workers = Workers(schema)
@@ -101,6 +105,7 @@ class Backend:
         self.pulls = Pulls(self.database, self.hot, Targets(schema), self.workers, self.reporter)
         self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.followers = Followers(self.database, self.task_logs)
+        self.callback_keys = CallbackKeys(self.database, self.tenants)
         self._stopping = asyncio.Event()
         self._listener = Listener(settings, "api", on_words=self.pulls.hear, on_reset=self.pulls.missed)
         supervisor = Supervisor(self._stopping)

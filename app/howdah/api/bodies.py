@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from howdah.api.allowed import expectation
+from howdah.api.callback_shapes import CallbackComplete
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.shapes import BatchCreate, BatchEnvelope, TaskCreate
 from howdah.core.addresses import check_url
@@ -55,6 +56,7 @@ _OPAQUE: Final = frozenset({"payload", "result"})
 _decode_task: Final = msgspec.json.Decoder(TaskCreate).decode
 _decode_batch: Final = msgspec.json.Decoder(BatchCreate).decode
 _decode_envelope: Final = msgspec.json.Decoder(BatchEnvelope).decode
+_decode_completion: Final = msgspec.json.Decoder(CallbackComplete).decode
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}
 
 
@@ -142,6 +144,29 @@ def _read_sound_batch(
     if colons > 0 or (may_be_deep and _is_too_deep(body, BATCH_DEPTH_MAX)):
         return None
     return items, batch.atomic
+
+
+def read_result(body: bytes, result_bytes_max: int) -> bytes | None:
+    """Read the body of a callback's `complete`; its result takes what a payload does.
+
+    Returns:
+        The result's bytes; None if there is none, or null.
+
+    Raises:
+        Problem: Anything is wrong with it.
+    """
+    parsed = _parse(body, TASK_DEPTH_MAX)
+    completion: CallbackComplete = _typed(CallbackComplete, _decode_completion, body, parsed, "")
+    if completion.result is msgspec.UNSET:
+        _refuse_duplicates(body, parsed)
+        return None
+    result = bytes(completion.result)
+    # What pairs the result has is its own business.
+    _refuse_duplicates(body, {**parsed, "result": None}, [result], depth=1)
+    if len(result) > result_bytes_max:
+        raise invalid("/result", f"must be at most {result_bytes_max} bytes", "payload_too_large")
+    _refuse_nul(body, parsed, "")
+    return None if result == b"null" else result
 
 
 def read(body: bytes, shape: type[T]) -> T:

@@ -80,6 +80,7 @@ _DRAINING_QUEUE: Final[dict[str, Any]] = {
 _LEASE: Final = {"task_id": _ID, "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
 _OTHER_LEASE: Final = {"task_id": _HTTP_TASK["id"], "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
 _CANCELLED: Final = {"id": _ID, "state": "cancelled"}
+_CALLED_BACK: Final = {"status": "ok", "task_id": "01980a3c-7c2f-7000-8a4e-90b1d6f7c3a2", "outcome": "succeeded"}
 
 REQUESTS: Final[dict[str, Any]] = {
     "tasks_create": {
@@ -133,6 +134,9 @@ REQUESTS: Final[dict[str, Any]] = {
         ]
     },
     "runs_release": {"runs": [_LEASE]},
+    "callbacks_complete": {"result": {"pages": 12}},
+    "callbacks_fail": {"error": {"type": "printer_jam", "message": "tray 2"}, "retry_in": "5m"},
+    "callbacks_heartbeat": {"extend": "1m"},
 }
 
 ANSWERS: Final[dict[str, dict[int, Any]]] = {
@@ -309,6 +313,16 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
         }
     },
     "runs_release": {200: {"results": [{"task_id": _ID, "status": "ok", "state": "queued"}]}},
+    "callbacks_complete": {200: _CALLED_BACK},
+    "callbacks_fail": {200: {**_CALLED_BACK, "outcome": "failed", "retry_at": "2026-03-01T08:07:30.250000Z"}},
+    "callbacks_heartbeat": {
+        200: {
+            "status": "ok",
+            "task_id": "01980a3c-7c2f-7000-8a4e-90b1d6f7c3a2",
+            "lease_expires_at": "2026-03-01T08:03:30Z",
+            "deadline_at": "2026-03-01T09:00:00.310000Z",
+        }
+    },
     "queues_list_page": {200: {"data": [_QUEUE], "next_cursor": None}},
     "queues_get": {200: _QUEUE},
     "queues_put": {200: _QUEUE, 201: _QUEUE},

@@ -18,6 +18,7 @@ import msgspec
 from howdah.api.call import Answer, Call, ClientGone
 from howdah.api.problems import Problem, of_exception
 from howdah.core import log, metrics
+from howdah.core.callback_tokens import mask_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,5 +131,6 @@ def _fields(call: Call, method: str, duration_s: float) -> dict[str, object]:
     if call.task_id:
         fields["task_id"] = call.task_id
     if not call.route:
-        fields["path"] = call.scope["path"][:200]
+        # A path that is nearly a callback's has a token in it.
+        fields["path"] = mask_tokens(call.scope["path"][:200])
     return fields

@@ -16,6 +16,7 @@ from howdah.api.paging import LIMIT_DEFAULT, LIMIT_MAX
 from howdah.api.problems import KINDS, ProblemDocument
 from howdah.api.routes import OPERATIONS
 from howdah.api.shapes import DURATION_PATTERN, NAME_PATTERN, State
+from howdah.core.callback_tokens import LENGTH, PREFIX
 from howdah.core.entries import LEVELS
 
 if TYPE_CHECKING:
@@ -49,9 +50,17 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "level": ("Only entries of this level or above.", {"enum": list(LEVELS)}),
     "follow": ("Stream entries as server-sent events until the task has ended.", {"type": "boolean", "default": False}),
     "id": ("Id of the task.", {"type": "string", "format": "uuid"}),
+    "token": (
+        "`Howdah-Callback-Token` of the request that was answered with 202; it is the credential.",
+        {"type": "string", "pattern": f"^{PREFIX}[A-Za-z0-9_-]{{{LENGTH - len(PREFIX)}}}$"},
+    ),
 }
 _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_PATTERN})
-_PATH_EXAMPLES: Final = {"id": "01980a3c-7c2e-7000-9d8b-2f6a51c0e4d7", "queue": "emails"}
+_PATH_EXAMPLES: Final = {
+    "id": "01980a3c-7c2e-7000-9d8b-2f6a51c0e4d7",
+    "queue": "emails",
+    "token": "hcb_AAAAAQAAAAIBmAo8fC5wAJ2LL2pRwOTXfEXA3OI1p-4BO9l3dmBit5zs-5Rwmqzj7sTuAU8MaIdt0yz1",
+}
 
 _OF_ALL: Final = ("bad_parameter", "backpressure", "internal_error")
 _OF_KEYS: Final = ("unauthorized", "storage_unavailable")
@@ -112,7 +121,7 @@ def codes(operation: Operation) -> list[str]:
             wanted.add("forbidden")
     if operation.takes is not None:
         wanted |= set(_OF_BODIES)
-    if operation.method == "POST":
+    if _keeps_answers(operation):
         wanted |= set(_OF_POSTS)
     if "cursor" in operation.parameters:
         wanted.add("bad_cursor")
@@ -140,6 +149,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return described
 
 
+def _keeps_answers(operation: Operation) -> bool:
+    """Tell whether a repeat with the same Idempotency-Key gets the first answer; keys belong to tenants."""
+    return operation.method == "POST" and operation.scope is not None
+
+
 def _need(operation: Operation) -> str:
     """Say which key an operation needs."""
     if operation.scope is None:
@@ -155,7 +169,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             description, schema = _QUEUE_NAME if name == "queue" else PARAMETERS[name]
             found.append(_parameter(name, "path", description, schema) | {"example": _PATH_EXAMPLES[name]})
     found += [_parameter(name, "query", *PARAMETERS[name]) for name in operation.parameters]
-    if operation.method == "POST":
+    if _keeps_answers(operation):
         schema = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         found.append(_parameter("Idempotency-Key", "header", operation.repeat, schema))
     return found

@@ -47,6 +47,8 @@ KINDS: Final[dict[str, Kind]] = {
     "queue_draining": Kind(
         409, "The queue takes no new tasks", False, "It is being drained, until an operator resumes it."
     ),
+    "lease_lost": Kind(409, "The attempt has ended", False, "It timed out, was tried again, or had another outcome."),
+    "cancelled": Kind(409, "The task was cancelled", False, "Its outcome is not wanted any more."),
     "idempotency_key_in_use": Kind(
         409, "A request with this key is under way", True, "Repeat it later to get the answer of the first."
     ),

@@ -55,12 +55,14 @@ class Verdict(NamedTuple):
         state: Of the task after it, if it was recorded now.
         run_at: When its next attempt is due.
         detail: What is wrong with one that is invalid.
+        outcome: What history has for the attempt, if it has something: of already_finished and lease_lost.
     """
 
     status: Status
     state: str | None = None
     run_at: datetime | None = None
     detail: str | None = None
+    outcome: str | None = None
 
 
 class _Submission:
@@ -277,8 +279,8 @@ def _verdicts(recorded: Recorded) -> dict[LeaseKey, Verdict]:
     for each in recorded.rearmed:
         run_at = None if each.run_at is None else instant_at(each.run_at)
         found[each.key] = Verdict("ok", _STATES[each.verdict], run_at)
-    found |= {key: Verdict("already_finished") for key in recorded.already}
-    found |= {key: Verdict("lease_lost") for key, _ in recorded.refused}
+    found |= {key: Verdict("already_finished", outcome=outcome) for key, outcome in recorded.already}
+    found |= {key: Verdict("lease_lost", outcome=outcome) for key, outcome in recorded.refused}
     found |= {key: Verdict("busy") for key in (*recorded.locked, *recorded.dayless)}
     for key, reason in recorded.replaced:
         state = found[key].state if key in found else None

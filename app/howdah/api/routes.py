@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.routing import BaseRoute, Route
 
-from howdah.api import health, logs, queues, results, run_shapes, runs, shapes, tasks, tenants, workers
+from howdah.api import (
+    callback_shapes,
+    callbacks,
+    health,
+    logs,
+    queues,
+    results,
+    run_shapes,
+    runs,
+    shapes,
+    tasks,
+    tenants,
+    workers,
+)
 from howdah.api.call import Stream
 from howdah.api.paging import query
 from howdah.api.problems import Problem
@@ -54,6 +67,9 @@ class Operation:
     parameters: tuple[str, ...] = field(default=())
     repeat: str = "A repeat with the same key gets the answer of the first request, for 24 hours."
 
+
+# The token stands for a key.
+CALLBACK_PROBLEMS: Final = ("not_found", "lease_lost", "cancelled", "storage_unavailable")
 
 OPERATIONS: Final = (
     Operation(
@@ -160,6 +176,36 @@ OPERATIONS: Final = (
         answers={200: shapes.RunPage},
         problems=("not_found",),
         parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/callbacks/{token}/complete",
+        handler=callbacks.complete,
+        scope=None,
+        takes=callback_shapes.CallbackComplete,
+        body_optional=True,
+        answers={200: callback_shapes.CallbackAnswer},
+        problems=CALLBACK_PROBLEMS,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/callbacks/{token}/fail",
+        handler=callbacks.fail,
+        scope=None,
+        takes=callback_shapes.CallbackFail,
+        body_optional=True,
+        answers={200: callback_shapes.CallbackAnswer},
+        problems=CALLBACK_PROBLEMS,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/callbacks/{token}/heartbeat",
+        handler=callbacks.heartbeat,
+        scope=None,
+        takes=callback_shapes.CallbackHeartbeat,
+        body_optional=True,
+        answers={200: callback_shapes.HeartbeatAnswer},
+        problems=CALLBACK_PROBLEMS,
     ),
     Operation(
         method="GET",

@@ -80,6 +80,27 @@ class HttpTarget(Struct, forbid_unknown_fields=True):
     success_statuses: (
         Annotated[list[int], Meta(description="Statuses that count as success; otherwise 2xx do.")] | UnsetType
     ) = UNSET
+    mode: (
+        Annotated[
+            Literal["sync", "async"],
+            Meta(description="sync if not given. async: the receiver may answer 202 and report the outcome later."),
+        ]
+        | UnsetType
+    ) = UNSET
+    callback_timeout: (
+        Annotated[
+            Duration,
+            Meta(description="Of async: for that report, from the 202 on; 1 second to 7 days, 1 hour if not given."),
+        ]
+        | UnsetType
+    ) = UNSET
+    heartbeat_timeout: (
+        Annotated[
+            Duration,
+            Meta(description="Of async: how long the receiver may be silent meanwhile, 1 second to 7 days."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Retry(Struct, forbid_unknown_fields=True):
@@ -304,7 +325,10 @@ class Task(Struct):
     ) = UNSET
     worker: Annotated[str, Meta(description="Runs it now.")] | UnsetType = UNSET
     lease_expires_at: Moment | UnsetType = UNSET
-    deadline_at: Annotated[Moment, Meta(description="End of this attempt's timeout.")] | UnsetType = UNSET
+    deadline_at: (
+        Annotated[Moment, Meta(description="End of this attempt's timeout, or of the wait for its callback.")]
+        | UnsetType
+    ) = UNSET
     cancel_requested: (
         Annotated[Literal["soft", "hard"], Meta(description="It runs, and was asked to stop.")] | UnsetType
     ) = UNSET
@@ -342,7 +366,8 @@ class Reason(Struct):
         str,
         Meta(
             description="not_due, retry_wait, paused, flow_key_full, flow_rate, queue_full, queue_rate, no_worker, "
-            "unserved, behind, next, expires, expired, running, cancel_requested, lease_expired or ended."
+            "unserved, behind, next, expires, expired, running, cancel_requested, lease_expired, "
+            "awaiting_callback, callback_overdue or ended."
         ),
     ]
     message: Annotated[str, Meta(description="For people.")]

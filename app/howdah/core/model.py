@@ -50,7 +50,8 @@ class Report(NamedTuple):
         tenant_id: With the next two: the lease.
         task_id: 16 bytes.
         token: 16 bytes.
-        outcome: succeeded, cancelled, failed, timed_out, lost or released.
+        outcome: succeeded, cancelled, failed, timed_out, lost or released; or awaiting, which is none yet: its
+            receiver accepted it, and owes the outcome.
         result: JSON text, only of succeeded.
         error: JSON text: type, message, traceback.
         response_status: Of a callback's answer.
@@ -83,14 +84,14 @@ class Report(NamedTuple):
 
 
 class Rearmed(NamedTuple):
-    """A run that `run/fail` or `run/release` ended; the lane is set if it waits again.
+    """What `run/fail` or `run/release` made of a run, or `run/await`, which may leave its lease as it is.
 
     Attributes:
         key: The lease.
-        verdict: retry, dead, cancelled or released.
+        verdict: retry, dead, cancelled, released or awaiting.
         queue_id: Its queue.
         priority: Its priority.
-        run_at: When it is due again; None if its task ended.
+        run_at: When it is due again; None if its task ended, or its outcome is awaited.
     """
 
     key: LeaseKey
@@ -191,8 +192,9 @@ class TargetRow(NamedTuple):
 
 
 class TenantSecret(NamedTuple):
-    """A tenant and the secret that signs its callbacks."""
+    """A tenant, the secret that signs its callbacks, and the key of the tokens that go with them."""
 
     id: int
     name: str
     secret: str
+    callback_key: bytes

@@ -130,6 +130,17 @@ def postgres_url() -> Reader:
     return Reader(read, "a URL that begins with postgresql:// or postgres://")
 
 
+def base_url() -> Reader:
+    """Read the beginning of URLs, to which paths are appended; a slash at its end is left out."""
+
+    def read(given: str) -> str:
+        if len(given) > 1_024 or not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]+(/[A-Za-z0-9._~/-]*)?", given):
+            raise ValueError
+        return given.rstrip("/")
+
+    return Reader(read, "an http or https URL without user, query and fragment, like https://jobs.example.com")
+
+
 def queue_patterns() -> Reader:
     """Read a comma-separated list of queue names and patterns with `*` and `?`."""
     return _list_of(

@@ -205,6 +205,13 @@ class Settings:
         "How much of a callback's answer is kept with the run.",
         processes="worker",
     )
+    public_url: str | None = _setting(
+        reader.base_url(),
+        None,
+        "Where receivers of callbacks reach the API, for `Howdah-Callback-Url`; unset, they get a token only.",
+        processes="worker",
+        default_text="unset",
+    )
     retention_s: float = _setting(
         reader.seconds(86_400, 3_660 * 86_400),
         30 * 86_400.0,

@@ -1,8 +1,13 @@
-"""Runs whose lease has run out: what the rescue chore does with them."""
+"""Runs whose lease has run out: what the rescue chore does with them.
+
+A worker that was silent for too long is gone, and its run lost. A receiver that owes the
+outcome of a run is not known to be gone: its attempt has timed out, and its retry policy
+decides as on any other timeout.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import psycopg
 
@@ -19,9 +24,17 @@ if TYPE_CHECKING:
 # The LIMIT of run/lock_expired: a page that is shorter was the last.
 PAGE_RUNS: Final = 500
 
+Silent: TypeAlias = Literal["worker", "receiver", "callback"]
+
+_ERRORS: Final[dict[Silent, str]] = {
+    "worker": '{"type": "worker_lost", "message": "the lease ran out: nothing was heard of its worker"}',
+    "receiver": '{"type": "callback_timeout", "message": "accepted with 202, and then no heartbeat came in time"}',
+    "callback": '{"type": "callback_timeout", "message": "accepted with 202, and then no callback came in time"}',
+}
+
 
 class ExpiredRun(NamedTuple):
-    """A run, locked by this transaction, whose worker let its lease run out."""
+    """A run, locked by this transaction, whose lease has run out."""
 
     tenant_id: int
     task_id: UUID
@@ -30,6 +43,8 @@ class ExpiredRun(NamedTuple):
     queue_id: int
     is_limited: bool
     flow_key_id: int | None
+    silent: Silent
+    """Who was not heard of: its worker; or its receiver, which owes a heartbeat or the callback itself."""
 
 
 class Rescued(NamedTuple):
@@ -73,15 +88,12 @@ class ExpiredRuns:
         cursor = await conn.execute(load("run.lock_expired", self._schema), {"hold_until": hold_until})
         return [ExpiredRun(*row) for row in await cursor.fetchall()]
 
-    async def fail(
-        self, conn: Connection, runs: Sequence[ExpiredRun], error: str
-    ) -> tuple[list[Rescued], list[Unrescued]]:
-        """End the attempts of locked runs as lost; one that cannot be ended keeps no other from it.
+    async def fail(self, conn: Connection, runs: Sequence[ExpiredRun]) -> tuple[list[Rescued], list[Unrescued]]:
+        """End the attempts of locked runs as lost or timed out; one that cannot be ended keeps no other from it.
 
         Args:
             conn: In the transaction that locked them.
             runs: At least one.
-            error: JSON object to record with each attempt.
 
         Returns:
             What became of the runs, and those that could not be ended.
@@ -91,7 +103,7 @@ class ExpiredRuns:
         """
         try:
             async with conn.transaction():
-                rescued = await self._fail(conn, runs, error)
+                rescued = await self._fail(conn, runs)
         except psycopg.Error as refusal:
             if concerns_all(refusal):
                 raise
@@ -102,22 +114,23 @@ class ExpiredRuns:
             left = [run for run in runs if (run.tenant_id, run.task_id) not in ended]
             return rescued, [Unrescued(run, "its queue is gone") for run in left]
         middle = len(runs) // 2
-        first, second = await self.fail(conn, runs[:middle], error), await self.fail(conn, runs[middle:], error)
+        first, second = await self.fail(conn, runs[:middle]), await self.fail(conn, runs[middle:])
         return first[0] + second[0], first[1] + second[1]
 
-    async def _fail(self, conn: Connection, runs: Sequence[ExpiredRun], error: str) -> list[Rescued]:
+    async def _fail(self, conn: Connection, runs: Sequence[ExpiredRun]) -> list[Rescued]:
         count = len(runs)
         nothing = [None] * count
         parameters = {
             "tenant_ids": [run.tenant_id for run in runs],
             "task_ids": [run.task_id for run in runs],
             "lease_tokens": [run.lease_token for run in runs],
-            "outcomes": ["lost"] * count,
+            "outcomes": ["lost" if run.silent == "worker" else "timed_out" for run in runs],
             "retryable": [True] * count,
             "retry_ins_s": nothing,
             "counts_crash": [run.counts_crash for run in runs],
-            "is_decided": [True] * count,
-            "errors": [error] * count,
+            # Of losses no policy has a say.
+            "is_decided": [run.silent == "worker" for run in runs],
+            "errors": [_ERRORS[run.silent] for run in runs],
             "response_statuses": nothing,
             "response_bodies": nothing,
             "durations_s": nothing,

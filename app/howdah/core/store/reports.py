@@ -4,6 +4,9 @@ Whoever knows a lease's token owns its outcome. A report whose lease is no longe
 held is looked up in history by a later statement, with a fresh snapshot: in the
 same one, a repeat that raced the first report would seem to have lost its lease.
 
+A run whose receiver accepted it and will call back has no outcome yet: it is set to wait
+for that, by the same token. If the callback was faster, there is nothing left to do.
+
 A run whose row somebody else has locked, a client that forgot its transaction after
 `howdah.cancel` for example, is set aside: it must not keep the others waiting.
 """
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from howdah.core.store.runs import Runs, Statement
 
 _COMPLETING = frozenset({"succeeded", "cancelled"})
+_AWAITING = "awaiting"
+# What a callback, a cancel, or the end of the wait may have made of a run by the time that its worker reports its 202.
+_CALLED_BACK = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
 _MESSAGE_CHARS_MAX = 500
 _END_SOON = "SET LOCAL idle_in_transaction_session_timeout = 10000"
 
@@ -40,8 +46,8 @@ class Recorded:
     """What became of a batch of reports.
 
     Attributes:
-        rearmed: Of those that did not end well: what the database decided.
-        already: Leases whose outcome had been recorded as reported: a repeat after a lost answer.
+        rearmed: Of those that did not end well, or not yet: what the database decided.
+        already: Leases whose outcome had been recorded as reported, with what history has: a repeat of a report.
         refused: Leases that were not held any more, with what history has for them, if anything.
         replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
         locked: Leases whose rows somebody else has locked; nothing is recorded of them yet.
@@ -50,7 +56,7 @@ class Recorded:
     """
 
     rearmed: list[Rearmed] = field(default_factory=list)
-    already: list[LeaseKey] = field(default_factory=list)
+    already: list[tuple[LeaseKey, str]] = field(default_factory=list)
     refused: list[tuple[LeaseKey, str | None]] = field(default_factory=list)
     replaced: list[tuple[LeaseKey, str]] = field(default_factory=list)
     locked: list[LeaseKey] = field(default_factory=list)
@@ -101,23 +107,24 @@ class _Batch:
         self._completing = [report for report in reports if report.outcome in _COMPLETING]
         self._failing: list[Report] = []
         self._releasing: list[Report] = []
+        self._awaiting: list[Report] = []
         if len(self._completing) < len(reports):
             self._releasing = [report for report in reports if _is_release(report)]
-            self._failing = [
-                report for report in reports if report.outcome not in _COMPLETING and not _is_release(report)
-            ]
+            self._awaiting = [report for report in reports if report.outcome == _AWAITING]
+            self._failing = [report for report in reports if _is_failure(report)]
         self._unmatched: list[Report] = []
         self.locked: list[LeaseKey] = []
         self.recorded = Recorded()
 
     async def set_aside_locked(self) -> bool:
         """Leave out what somebody else has locked; False if that is nothing."""
-        keys = [report.key for report in (*self._completing, *self._failing, *self._releasing)]
+        keys = [report.key for report in (*self._completing, *self._failing, *self._releasing, *self._awaiting)]
         self.locked = await self._runs.find_locked(self._conn, keys)
         locked = set(self.locked)
         self._completing = [report for report in self._completing if report.key not in locked]
         self._failing = [report for report in self._failing if report.key not in locked]
         self._releasing = [report for report in self._releasing if report.key not in locked]
+        self._awaiting = [report for report in self._awaiting if report.key not in locked]
         return bool(locked)
 
     async def record_all(self) -> None:
@@ -127,6 +134,7 @@ class _Batch:
             (self._complete, self._completing),
             (self._fail, self._failing),
             (self._release, self._releasing),
+            (self._await, self._awaiting),
         ]
         present = [(write, part) for write, part in kinds if part]
         if len(present) <= 1:
@@ -149,6 +157,8 @@ class _Batch:
                 await bisected(self._conn, failing, self._failed, self._leave_out)
             if self._releasing:
                 await bisected(self._conn, self._releasing, self._released, self._leave_out)
+            if self._awaiting:
+                await bisected(self._conn, self._awaiting, self._awaited, self._leave_out)
 
     async def look_up(self) -> None:
         """Tell repeats from reports that came too late."""
@@ -157,8 +167,8 @@ class _Batch:
         known = await self._runs.find_recorded(self._conn, [report.key for report in self._unmatched])
         for report in self._unmatched:
             outcome = known.get(report.key)
-            if _agrees(report, outcome):
-                self.recorded.already.append(report.key)
+            if outcome is not None and _agrees(report, outcome):
+                self.recorded.already.append((report.key, outcome))
             else:
                 self.recorded.refused.append((report.key, outcome))
 
@@ -172,6 +182,9 @@ class _Batch:
 
     async def _release(self, part: Sequence[Report]) -> None:
         await self._rearm(part, self._runs.release([report.key for report in part]))
+
+    async def _await(self, part: Sequence[Report]) -> None:
+        await self._rearm(part, self._runs.await_callback([report.key for report in part]))
 
     async def _rearm(self, part: Sequence[Report], statement: Statement) -> None:
         cursor = await self._conn.cursor(binary=True).execute(*statement)
@@ -196,6 +209,10 @@ class _Batch:
 
     async def _released(self, part: Sequence[Report]) -> Sequence[None]:
         await self._release(part)
+        return [None] * len(part)
+
+    async def _awaited(self, part: Sequence[Report]) -> Sequence[None]:
+        await self._await(part)
         return [None] * len(part)
 
     def _replace(self, replaced: list[Report], report: Report, error: psycopg.Error) -> None:
@@ -224,12 +241,19 @@ def _is_release(report: Report) -> bool:
     return report.outcome == "released" and report.retry_in_s is None
 
 
-def _agrees(report: Report, recorded: str | None) -> bool:
+def _is_failure(report: Report) -> bool:
+    """Tell what the retry policy decides on."""
+    return report.outcome not in _COMPLETING and report.outcome != _AWAITING and not _is_release(report)
+
+
+def _agrees(report: Report, recorded: str) -> bool:
     """Tell whether history has what was reported.
 
     A failure or hand-back of a run that was to be cancelled is a cancel there, and a snooze beyond the
-    task's age a failure.
+    task's age a failure. A run that was to wait for its callback may be over.
     """
+    if report.outcome == _AWAITING:
+        return recorded in _CALLED_BACK
     if recorded == "cancelled":
         return report.outcome not in _COMPLETING or report.outcome == recorded
     if recorded == "failed" and report.outcome == "released":

@@ -18,6 +18,7 @@ from howdah.core.model import Beat, ClaimedRun, LaneKey, LeaseKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Sequence
+    from datetime import datetime
 
     import psycopg
     from psycopg.abc import QueryNoTemplate
@@ -66,6 +67,20 @@ class HeldLease(NamedTuple):
     flow_key_id: int | None
 
 
+class Extended(NamedTuple):
+    """How long a receiver's lease lasts.
+
+    Attributes:
+        is_awaiting: Its 202 is recorded. Before that, the worker holds the lease, and the next two are the worker's.
+        lease_expires_at: The attempt ends then unless the receiver calls.
+        deadline_at: It ends then whatever heartbeats come.
+    """
+
+    is_awaiting: bool
+    lease_expires_at: datetime
+    deadline_at: datetime
+
+
 class Runs:
     """The queries under `sql/queries/run`."""
 
@@ -83,6 +98,8 @@ class Runs:
         self._find_locked = load("run.find_locked", schema)
         self._heartbeat = load("run.heartbeat", schema)
         self._find_leased = load("run.find_leased", schema)
+        self._await = load("run.await", schema)
+        self._extend = load("run.extend", schema)
 
     async def claim(
         self,
@@ -200,6 +217,48 @@ class Runs:
         still held.
         """
         return self._release, _lease_parameters(keys)
+
+    def await_callback(self, keys: Sequence[LeaseKey]) -> Statement:
+        """Let runs wait for their callbacks, for as long as their tasks say; their leases need no heartbeat then.
+
+        Returns rows (tenant_id, task_id, lease_token, verdict, queue_id, priority, run_at) of the leases that were
+        still held. A repeat changes nothing.
+        """
+        return self._await, _lease_parameters(keys)
+
+    async def extend(self, conn: Connection, key: LeaseKey, extend_s: float | None) -> Extended | None:
+        """Take note that a receiver is still at a run, and allow it to be silent for a while.
+
+        Args:
+            conn: Any but a raw one, with bounds on waits for locks.
+            key: The lease.
+            extend_s: Until its next sign of life; None takes the task's `heartbeat_timeout`, else its deadline.
+
+        Returns:
+            How long the lease lasts, or None if it is not held any more.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {
+            "tenant_id": key.tenant_id,
+            "task_id": UUID(bytes=key.task_id),
+            "lease_token": UUID(bytes=key.token),
+            "extend_s": extend_s,
+        }
+        with translated():
+            cursor = await conn.execute(self._extend, parameters)
+            row = await cursor.fetchone()
+        return None if row is None else Extended(*row)
+
+    async def find_outcome(self, conn: Connection, key: LeaseKey) -> str | None:
+        """Return the outcome that history has for one lease, if it has one; on any connection.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        rows = await _fetch(conn, (self._find_recorded, _lease_parameters([key])))
+        return rows[0][3] if rows else None
 
     async def find_recorded(self, conn: Connection, keys: Sequence[LeaseKey]) -> dict[LeaseKey, str]:
         """Return the outcome that history has for each of these leases, as far as it has one.

@@ -24,6 +24,14 @@ class Tenant(NamedTuple):
     created_at: datetime
 
 
+class TenantCallbacks(NamedTuple):
+    """What outcomes that a tenant's receivers report are checked against."""
+
+    name: str
+    callback_key: bytes
+    payload_bytes_max: int
+
+
 class Tenants:
     """The statements on `tenants`, each named as its query file."""
 
@@ -44,8 +52,19 @@ class Tenants:
         row = await cursor.fetchone()
         return None if row is None else Tenant._make(row)
 
+    async def get_callback_key(self, conn: Connection, tenant_id: int) -> TenantCallbacks | None:
+        """Return the key of a tenant's callback tokens, with its name and limit.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        with translated():
+            cursor = await conn.execute(load("tenant.get_callback_key", self._schema), {"id": tenant_id}, binary=True)
+            row = await cursor.fetchone()
+        return None if row is None else TenantCallbacks._make(row)
+
     async def list_secrets(self, conn: Connection) -> list[TenantSecret]:
-        """Return every tenant with the secret that signs its callbacks.
+        """Return every tenant with what signs its callbacks, and their tokens.
 
         Raises:
             DatabaseUnavailable: The connection is lost.

@@ -71,4 +71,4 @@ async def test_repeat_of_a_snooze_that_age_has_ended_is_recognised(queue: Queue,
     again = await record(finishing, Runs("howdah"), [snooze])
 
     assert [each.verdict for each in first.rearmed] == ["dead"]
-    assert (again.already, again.refused) == ([snooze.key], [])
+    assert (again.already, again.refused) == ([(snooze.key, "failed")], [])
