@@ -167,6 +167,15 @@ class Queue:
         """Renew the leases of runs; returns a verdict for each."""
         return await self.run("run.heartbeat", conn, **_leases(runs), lease_s=lease_s, grace_s=5.0)
 
+    async def await_callback(self, runs: Sequence[Row], conn: psycopg.AsyncConnection[Row] | None = None) -> list[Row]:
+        """Report that receivers answered 202; returns those that were still held, with what became of them."""
+        return await self.run("run.await", conn, **_leases(runs))
+
+    async def extend(self, run: Row, extend_s: float | None = None) -> list[Row]:
+        """Say for its receiver that a run is still under way."""
+        lease = {name: run[name] for name in ("tenant_id", "task_id", "lease_token")}
+        return await self.run("run.extend", **lease, extend_s=extend_s)
+
     async def find_recorded(self, runs: Sequence[Row]) -> list[Row]:
         """Look up in history what was recorded for these leases."""
         return await self.run("run.find_recorded", **_leases(runs))

@@ -130,6 +130,7 @@ CASES: Final = [
     Case("run.complete", BATCH, 60, COMPLETE),  # 28.0, 25.0
     Case("run.fail", BATCH, 65, FAIL),  # 27.7, 28.5
     Case("run.release", BATCH, 50, {}),  # 22.1, 22.5
+    Case("run.await", BATCH, 50, {}),
     Case("run.heartbeat", BATCH, 60, HEARTBEAT),  # 27.3, 27.7
     Case("run.find_claimed", BATCH, 11, {"worker_id": 1}),  # 3.2, 5.2
     Case("run.find_leased", BATCH, 12, {}),  # 4.0, 4.0
@@ -247,6 +248,7 @@ def test_complete_locks_runs_in_the_order_of_its_sorted_report(backlog: psycopg.
         # 219 and 220: two for each partition of tasks, whose payload or policy they read.
         ("run.claim", {**CLAIM, "lease_token": uuid.uuid4()}, 250),
         ("run.fail", {**FAIL, **NO_LEASES}, 250),
+        ("run.await", NO_LEASES, 250),
         # 14 and 18; a partition of finished_runs that is written to adds three.
         ("run.complete", {**COMPLETE, **NO_LEASES}, 30),
         ("run.heartbeat", {**HEARTBEAT, **NO_LEASES}, 30),
@@ -266,7 +268,8 @@ def test_statement_takes_a_bounded_number_of_locks(
 
 
 @pytest.mark.parametrize(
-    "view", ["oldest_waiting", "running", "stuck", "tasks_blocked", "tasks_running", "workers_live"]
+    "view",
+    ["oldest_waiting", "running", "stuck", "tasks_awaiting_callback", "tasks_blocked", "tasks_running", "workers_live"],
 )
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])
 def test_view_said_to_be_cheap_reads_little(request: pytest.FixtureRequest, statistics: str, view: str) -> None:
