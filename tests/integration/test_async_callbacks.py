@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
+import threading
+from http.server import ThreadingHTTPServer
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from tests.fix_worker import Workbench
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
+HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "long-running-receivers.md"
 
 
 @pytest_asyncio.fixture
@@ -78,6 +83,31 @@ async def test_receiver_reports_the_outcome_when_it_is_done(
     assert answer.json() == {"status": "ok", "task_id": str(task), "outcome": "succeeded"}
     assert (row["outcome"], row["result"], row["attempt"]) == ("succeeded", {"pages": 12}, 1)
     assert row["duration_s"] > 0
+
+
+async def test_receiver_that_the_documentation_shows_works(bench: Workbench, api: Api) -> None:
+    """Its code as it is printed ends one task with a result, and gives one up that it cannot do."""
+    [printed] = re.findall(r"^```python\n(.*?)^```", HOWTO.read_text(), re.MULTILINE | re.DOTALL)
+    module: dict[str, Any] = {"__name__": "receiver"}
+    exec(compile(printed, HOWTO.name, "exec"), module)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), module["Receiver"])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
+    thread.start()
+    try:
+        await bench.start(callback_allow_cidrs=LOOPBACK, public_url=str(api.client.base_url).rstrip("/"))
+        target = {"url": f"http://127.0.0.1:{server.server_address[1]}/", "mode": "async"}
+        good, bad = await bench.enqueue_items(
+            [{"queue": "q", "http": target, "payload": payload} for payload in ({"pages": 6}, {})]
+        )
+        done, failed = await bench.ended(good), await bench.ended(bad)
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        thread.join()
+        server.server_close()
+
+    assert (done["outcome"], done["result"]) == ("succeeded", {"pages": 12})
+    assert (failed["outcome"], failed["error"]) == ("failed", {"type": "bad_order", "message": "no 'pages'"})
+    assert failed["attempt"] == 1
 
 
 async def test_without_a_public_url_receivers_get_the_token_alone(bench: Workbench, receiver: HostileServer) -> None:

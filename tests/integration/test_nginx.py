@@ -64,6 +64,20 @@ async def test_request_reaches_the_api_and_keeps_its_id(nginx: Nginx, api: Api) 
     assert f'"request_id":"{mine}"' in nginx.log.read_text()
 
 
+async def test_log_shows_no_token_of_a_callback(nginx: Nginx) -> None:
+    """It is a credential; where it stands in the path, and what was asked for, is told."""
+    token = f"hcb_{'A' * 76}hcb_"
+    paths = [f"/v1/callbacks/{token}/complete", f"/v1/x/{token}", f"/v1/callbacks/{token.replace('_', '%5F')}"]
+    answers = [await nginx.client.post(path) for path in paths]
+    log = nginx.log.read_text()
+
+    assert [answer.status_code for answer in answers] == [404] * 3
+    assert "AAAA" not in log
+    assert '"path":"/v1/callbacks/hcb_***/complete"' in log
+    assert '"path":"/v1/x/hcb_***"' in log
+    assert '"path":"/v1/callbacks/hcb_***"' in log
+
+
 async def test_request_with_a_hostile_id_gets_another(nginx: Nginx, api: Api) -> None:
     """An id that could forge lines in a log is replaced."""
     made = await nginx.post_task(api.key, **{"X-Request-Id": "a" * 129})

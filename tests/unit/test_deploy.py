@@ -88,7 +88,7 @@ def test_environment_file_shows_defaults() -> None:
         each.name for each in dataclasses.fields(Settings) if getattr(plain, each.name) != getattr(shown, each.name)
     }
 
-    assert differing == {"direct_url", "handlers", "callback_allow_cidrs"}
+    assert differing == {"direct_url", "handlers", "callback_allow_cidrs", "public_url"}
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "supervisord.conf", "deploy/compose.yaml", "deploy/kubernetes"])

@@ -19,7 +19,7 @@ LINE_EVERY_S: Final = 5.0
 _COLUMNS: Final[Sequence[tuple[str, Callable[[Kind], int]]]] = (
     ("sent", lambda kind: kind.sent),
     ("waiting", lambda kind: sum(kind.states[state] for state in ("queued", "scheduled", "blocked"))),
-    ("running", lambda kind: kind.states["running"]),
+    ("running", lambda kind: kind.states["running"] + kind.states["awaiting_callback"]),
     ("retrying", lambda kind: kind.states["retrying"]),
     ("succeeded", lambda kind: kind.states["succeeded"]),
     ("retried", lambda kind: kind.retried),

@@ -85,8 +85,9 @@ class Kind:
 def kinds(receiver_url: str) -> list[Kind]:
     """Return the mix: successes, failures that are retried, delays, and some that fail for good."""
 
-    def callback(path: str) -> dict[str, Any]:
-        return {"queue": "demo-callbacks", "http": {"url": f"{receiver_url}{path}"}, "payload": {"from": "the demo"}}
+    def callback(path: str, **more: Any) -> dict[str, Any]:
+        http = {"url": f"{receiver_url}{path}", **more}
+        return {"queue": "demo-callbacks", "http": http, "payload": {"from": "the demo"}}
 
     def call(handler: str, payload: dict[str, Any], **more: Any) -> dict[str, Any]:
         return {"queue": "demo-handlers", "handler": handler, "payload": payload, **more}
@@ -94,6 +95,7 @@ def kinds(receiver_url: str) -> list[Kind]:
     return [
         Kind("handler succeeds", 4, call("demo.greet", {"name": "Hannibal"})),
         Kind("callback succeeds", 2, callback("/ok")),
+        Kind("callback, 202", 1, callback("/later", mode="async", callback_timeout="30s")),
         Kind("slow handler", 1, call("demo.report", {"seconds": 1.5})),
         Kind("flaky handler", 1, call("demo.flaky", {"succeeds_at": 3}, retry=QUICK_RETRY)),
         Kind("flaky callback, 503", 1, {**callback("/flaky"), "retry": QUICK_RETRY}),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import threading
 import time
+import urllib.request
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 _BODY_BYTES_MAX: Final = 1_048_576
 # The attempt from which on /flaky accepts.
 FLAKY_ATTEMPT: Final = 3
+# How long after its 202 /later reports the outcome.
+LATER_S: Final = 2.0
 
 
 class Receiver:
-    """Answers /ok with 200, /flaky with 503 until the third attempt, /gone with 404.
+    """Answers /ok with 200, /flaky with 503 until the third attempt, /gone with 404, /later with 202 and a callback.
 
     Attributes:
         genuine: Callbacks whose signature was right.
@@ -73,8 +77,27 @@ class Receiver:
             self.genuine += 1
         if path == "/gone":
             return HTTPStatus.NOT_FOUND
+        if path == "/later":
+            if (url := headers.get("howdah-callback-url")) is not None:
+                _call_back(url)
+            return HTTPStatus.ACCEPTED
         is_early = path == "/flaky" and int(headers.get("howdah-attempt", "1")) < FLAKY_ATTEMPT
         return HTTPStatus.SERVICE_UNAVAILABLE if is_early else HTTPStatus.OK
+
+
+def _call_back(url: str) -> None:
+    """Report success in a while; whatever that leads to shows in the task's state."""
+
+    def complete() -> None:
+        body = b'{"result": {"done": "later"}}'
+        request = urllib.request.Request(f"{url}/complete", body, {"Content-Type": "application/json"}, method="POST")
+        # If nothing answers, the attempt times out, and is tried again.
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
+            pass
+
+    timer = threading.Timer(LATER_S, complete)
+    timer.daemon = True
+    timer.start()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -228,6 +228,7 @@ def _environment(inherited: Mapping[str, str], port: int) -> dict[str, str]:
     handlers = ",".join(filter(None, [inherited.get("HOWDAH_HANDLERS", "").strip(), HANDLERS]))
     ranges = ",".join(filter(None, [inherited.get("HOWDAH_CALLBACK_ALLOW_CIDRS", "").strip(), LOOPBACK]))
     environment = {
+        "HOWDAH_PUBLIC_URL": f"http://127.0.0.1:{port}",
         **inherited,
         "HOWDAH_API_HOST": "127.0.0.1",
         "HOWDAH_API_PORT": str(port),

@@ -117,7 +117,19 @@ def test_docs_page_lists_every_group_once() -> None:
     sections = re.findall('<section id="([a-z_]+)">', text)
 
     assert len(set(heads)) == len(heads)
-    groups = {"tasks", "results", "logs", "queues", "runs", "workers", "tenants", "health", "schemas", "errors"}
+    groups = {
+        "tasks",
+        "callbacks",
+        "results",
+        "logs",
+        "queues",
+        "runs",
+        "workers",
+        "tenants",
+        "health",
+        "schemas",
+        "errors",
+    }
     assert groups == set(heads)
     assert linked == sections
     assert sorted(linked) == sorted([*(operation_id(operation) for operation in OPERATIONS), "problems"])

@@ -48,7 +48,14 @@ def _post(url: str, attempt: int = 1, secret: str = SECRET, body: bytes = b"{}")
 
 @pytest.mark.parametrize(
     ("path", "attempt", "status"),
-    [("/ok", 1, 200), ("/flaky", 1, 503), ("/flaky", 2, 503), ("/flaky", 3, 200), ("/gone", 1, 404)],
+    [
+        ("/ok", 1, 200),
+        ("/flaky", 1, 503),
+        ("/flaky", 2, 503),
+        ("/flaky", 3, 200),
+        ("/gone", 1, 404),
+        ("/later", 1, 202),
+    ],
 )
 def test_receiver_answers_by_path_and_attempt(
     receiver: tuple[Receiver, str], path: str, attempt: int, status: int
