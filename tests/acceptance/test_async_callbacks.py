@@ -80,14 +80,14 @@ def test_receiver_reports_when_it_is_done(up: Callable[..., Up], receiver: Recei
     def state(task: str) -> str:
         return str(running.request("GET", f"/v1/tasks/{task}")["state"])
 
-    eventually(lambda: {state(task) for task in (done, failing, unwanted)} == {"awaiting_callback"}, 20, "all wait")
+    eventually(lambda: {state(task) for task in (done, failing, unwanted)} == {"awaiting_callback"}, 60, "all wait")
     [url] = receiver.callback_urls[done]
     beat = _post(f"{url}/heartbeat", {"extend": "1m"})
     completed = [_post(f"{url}/complete", {"result": {"pages": 12}}) for _ in range(2)]
     failed = _post(f"{receiver.callback_urls[failing][0]}/fail", {"error": {"type": "jam", "message": "tray 2"}})
-    eventually(lambda: len(receiver.callback_urls[failing]) == 2, 20, "it is delivered again")
+    eventually(lambda: len(receiver.callback_urls[failing]) == 2, 60, "it is delivered again")
     late = _post(f"{receiver.callback_urls[failing][0]}/complete", {})
-    eventually(lambda: state(failing) == "awaiting_callback", 20, "the second attempt waits too")
+    eventually(lambda: state(failing) == "awaiting_callback", 60, "the second attempt waits too")
     again = _post(f"{receiver.callback_urls[failing][1]}/complete", {})
     running.request("POST", f"/v1/tasks/{unwanted}/cancel", {"mode": "soft"})
     told = _post(f"{receiver.callback_urls[unwanted][0]}/heartbeat", {})

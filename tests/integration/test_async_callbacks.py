@@ -56,7 +56,7 @@ async def _awaiting(bench: Workbench, count: int = 1) -> None:
     async def are_all() -> bool:
         return len(await bench.sql("SELECT 1 FROM howdah.tasks_awaiting_callback")) == count
 
-    await eventually_async(are_all, 15, f"{count} tasks wait for their callbacks")
+    await eventually_async(are_all, 60, f"{count} tasks wait for their callbacks")
 
 
 async def _call(api: Api, request: Received, verb: str, body: Any = None) -> httpx2.Response:
