@@ -80,6 +80,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION
         howdah.now(),
         howdah.clock_offset(),
+        howdah.error_fingerprint(jsonb),
         howdah.explain(uuid, text),
         howdah.id_floor(timestamptz),
         howdah.id_time(uuid),

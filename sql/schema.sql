@@ -32,6 +32,148 @@ COMMENT ON COLUMN howdah.api_keys.expires_at IS 'Refused from this time on; NULL
 COMMENT ON COLUMN howdah.api_keys.revoked_at IS 'Refused since this time; NULL not revoked.';
 COMMENT ON COLUMN howdah.api_keys.last_used_at IS 'Last use, to the minute.';
 
+CREATE TABLE howdah.operations (
+    tenant_id integer NOT NULL,
+    id uuid NOT NULL,
+    kind text NOT NULL,
+    queue_id integer,
+    mode text,
+    rate double precision,
+    state text DEFAULT 'running'::text NOT NULL,
+    failures smallint DEFAULT 0 NOT NULL,
+    matched bigint DEFAULT 0 NOT NULL,
+    done bigint DEFAULT 0 NOT NULL,
+    skipped bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    worked_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    after_task_id uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid NOT NULL,
+    created_by text NOT NULL,
+    last_error text,
+    filter jsonb NOT NULL,
+    edits json,
+    CONSTRAINT operations_edits_check CHECK (((edits IS NULL) OR (kind = 'replay_dead_letters'::text))),
+    CONSTRAINT operations_kind_check CHECK ((kind = ANY (ARRAY['replay_dead_letters'::text, 'purge_dead_letters'::text, 'purge_queue'::text, 'cancel_tasks'::text]))),
+    CONSTRAINT operations_mode_check CHECK ((((mode IS NOT NULL) = (kind = 'cancel_tasks'::text)) AND (mode = ANY (ARRAY['soft'::text, 'hard'::text])))),
+    CONSTRAINT operations_queue_check CHECK (((queue_id IS NOT NULL) OR (kind = 'cancel_tasks'::text))),
+    CONSTRAINT operations_rate_check CHECK (((rate >= (0.01)::double precision) AND (rate <= (10000)::double precision))),
+    CONSTRAINT operations_state_check CHECK (((state = ANY (ARRAY['running'::text, 'done'::text, 'cancelled'::text, 'failed'::text])) AND ((state = 'running'::text) = (finished_at IS NULL))))
+);
+
+COMMENT ON TABLE howdah.operations IS 'Bulk operations on tasks, one row each. Schedulers work them off page by page; a page and where the next one begins are one transaction.';
+COMMENT ON COLUMN howdah.operations.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.operations.id IS 'UUIDv7, by which clients ask for it.';
+COMMENT ON COLUMN howdah.operations.kind IS 'replay_dead_letters, purge_dead_letters, purge_queue (cancels tasks that wait) or cancel_tasks (running ones too).';
+COMMENT ON COLUMN howdah.operations.queue_id IS 'The queue it is about; NULL: all queues of the tenant (cancel_tasks only).';
+COMMENT ON COLUMN howdah.operations.mode IS 'Of cancel_tasks: how running tasks are asked to stop, soft or hard.';
+COMMENT ON COLUMN howdah.operations.rate IS 'Most tasks a second; NULL: as fast as it goes.';
+COMMENT ON COLUMN howdah.operations.state IS 'running until it is done, cancelled, or failed; what it did stays done.';
+COMMENT ON COLUMN howdah.operations.failures IS 'Pages in a row that could not be done.';
+COMMENT ON COLUMN howdah.operations.matched IS 'Tasks so far that fit the filter: done, skipped and failed together.';
+COMMENT ON COLUMN howdah.operations.done IS 'Tasks so far that were replayed, purged, cancelled, or asked to stop.';
+COMMENT ON COLUMN howdah.operations.skipped IS 'Tasks so far that somebody else moved at the same moment, or that were asked to stop before.';
+COMMENT ON COLUMN howdah.operations.failed IS 'Tasks so far that could not be done: an edited task was refused, or the task of a dead letter is gone.';
+COMMENT ON COLUMN howdah.operations.created_at IS 'When it was asked for. It touches only what existed then.';
+COMMENT ON COLUMN howdah.operations.due_at IS 'Its next page is not done before: the rate.';
+COMMENT ON COLUMN howdah.operations.worked_at IS 'Its last page; the operation that has waited longest is next.';
+COMMENT ON COLUMN howdah.operations.finished_at IS 'When it was done, cancelled or failed.';
+COMMENT ON COLUMN howdah.operations.after_task_id IS 'The next page begins behind this task.';
+COMMENT ON COLUMN howdah.operations.created_by IS 'Who asked for it: the id of an API key, or a role of the database.';
+COMMENT ON COLUMN howdah.operations.last_error IS 'Why the last page, or a task of it, could not be done.';
+COMMENT ON COLUMN howdah.operations.filter IS 'Which tasks: fields as in howdah.start_operation.';
+COMMENT ON COLUMN howdah.operations.edits IS 'Of replay_dead_letters: what the new tasks have instead, payload, handler or http.';
+
+CREATE TABLE howdah.queues (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name text NOT NULL,
+    retry jsonb DEFAULT '{}'::jsonb NOT NULL,
+    timeout_s real DEFAULT 60 NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    max_running integer,
+    rate_limit integer,
+    rate_period_s real,
+    rate_burst integer,
+    gate_at timestamp with time zone,
+    has_flow_keys boolean DEFAULT false NOT NULL,
+    is_limited boolean GENERATED ALWAYS AS (((max_running IS NOT NULL) OR (rate_limit IS NOT NULL) OR has_flow_keys)) STORED NOT NULL,
+    keep_history text DEFAULT 'all'::text NOT NULL,
+    max_depth integer,
+    max_age_s double precision,
+    pressure text,
+    pressure_until timestamp with time zone,
+    paused_until timestamp with time zone,
+    paused_at timestamp with time zone,
+    paused_by text,
+    pause_reason text,
+    draining_at timestamp with time zone,
+    draining_by text,
+    deleted_at timestamp with time zone,
+    CONSTRAINT queues_draining_check CHECK (((draining_at IS NULL) = (draining_by IS NULL))),
+    CONSTRAINT queues_keep_history_check CHECK ((keep_history = ANY (ARRAY['all'::text, 'failures'::text, 'none'::text]))),
+    CONSTRAINT queues_max_age_s_check CHECK (((max_age_s >= (1)::double precision) AND (max_age_s <= (31622400)::double precision))),
+    CONSTRAINT queues_max_depth_check CHECK (((max_depth >= 1) AND (max_depth <= 1000000))),
+    CONSTRAINT queues_max_running_check CHECK (((max_running >= 1) AND (max_running <= 1000000))),
+    CONSTRAINT queues_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT queues_pause_check CHECK ((((paused_until IS NULL) = (paused_at IS NULL)) AND ((paused_until IS NULL) = (paused_by IS NULL)) AND ((pause_reason IS NULL) OR (paused_until IS NOT NULL)))),
+    CONSTRAINT queues_pressure_check CHECK ((((pressure IS NULL) = (pressure_until IS NULL)) AND (pressure = ANY (ARRAY['depth'::text, 'age'::text])))),
+    CONSTRAINT queues_rate_check CHECK ((((rate_limit IS NULL) = (rate_period_s IS NULL)) AND ((rate_limit IS NULL) = (rate_burst IS NULL)) AND ((rate_limit >= 1) AND (rate_limit <= 1000000)) AND ((rate_period_s >= (1)::double precision) AND (rate_period_s <= (86400)::double precision)) AND ((rate_burst >= 1) AND (rate_burst <= 1000000)))),
+    CONSTRAINT queues_retry_check CHECK ((jsonb_typeof(retry) = 'object'::text)),
+    CONSTRAINT queues_timeout_s_check CHECK (((timeout_s >= (0.1)::double precision) AND (timeout_s <= (86400)::double precision)))
+);
+
+COMMENT ON TABLE howdah.queues IS 'A named place within a tenant where runs wait; carries the defaults of its tasks.';
+COMMENT ON COLUMN howdah.queues.id IS 'Internal number; runs carry it.';
+COMMENT ON COLUMN howdah.queues.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.queues.name IS 'Unique within the tenant.';
+COMMENT ON COLUMN howdah.queues.retry IS 'Retry policy of tasks that bring none; fields that are absent take howdah.retry_defaults().';
+COMMENT ON COLUMN howdah.queues.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
+COMMENT ON COLUMN howdah.queues.created_at IS 'When the queue was made; by its first task if nobody made it before.';
+COMMENT ON COLUMN howdah.queues.updated_at IS 'When its settings last changed.';
+COMMENT ON COLUMN howdah.queues.max_running IS 'At most so many runs of it hold a lease at once; NULL any number.';
+COMMENT ON COLUMN howdah.queues.rate_limit IS 'At most so many runs start in a period, beside the burst; NULL any number.';
+COMMENT ON COLUMN howdah.queues.rate_period_s IS 'Seconds of that period.';
+COMMENT ON COLUMN howdah.queues.rate_burst IS 'Runs that may start at once after a rest.';
+COMMENT ON COLUMN howdah.queues.gate_at IS 'When all starts so far would be paid for at the rate; see howdah.gate_room.';
+COMMENT ON COLUMN howdah.queues.has_flow_keys IS 'True since its first task with a flow key.';
+COMMENT ON COLUMN howdah.queues.is_limited IS 'Its runs are claimed by howdah.claim_limited, not by the plain claim.';
+COMMENT ON COLUMN howdah.queues.keep_history IS 'What finished_runs gets of its runs: all, failures (no successes), or none (but the rows that say cancelled or expired, which are those tasks'' state).';
+COMMENT ON COLUMN howdah.queues.max_depth IS 'Waiting tasks from which on it takes no more; NULL no cap.';
+COMMENT ON COLUMN howdah.queues.max_age_s IS 'Seconds that its oldest due task may wait before it takes no more; NULL no cap.';
+COMMENT ON COLUMN howdah.queues.pressure IS 'Which cap was reached when the chore "queues" last looked: depth or age; counts until pressure_until.';
+COMMENT ON COLUMN howdah.queues.pressure_until IS 'Tasks are refused until then; the chore renews it while the cap is reached, so that no queue stays shut when no scheduler runs.';
+COMMENT ON COLUMN howdah.queues.paused_until IS 'Nothing is claimed from it before this time; infinity is a pause without end, NULL no pause.';
+COMMENT ON COLUMN howdah.queues.paused_at IS 'Since when it is paused.';
+COMMENT ON COLUMN howdah.queues.paused_by IS 'Who paused it: the id of an API key, or a database role.';
+COMMENT ON COLUMN howdah.queues.pause_reason IS 'Why it is paused, for people.';
+COMMENT ON COLUMN howdah.queues.draining_at IS 'Since when it takes no new tasks; NULL if it takes them.';
+COMMENT ON COLUMN howdah.queues.draining_by IS 'Who drains it: the id of an API key, or a database role.';
+COMMENT ON COLUMN howdah.queues.deleted_at IS 'When it was deleted. The row stays for as long as history names it; a new task of its name brings it back.';
+
+CREATE TABLE howdah.tenants (
+    id integer NOT NULL,
+    name text NOT NULL,
+    callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
+    payload_bytes_max integer DEFAULT 262144 NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    callback_key bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL,
+    CONSTRAINT tenants_callback_key_check CHECK ((octet_length(callback_key) >= 32)),
+    CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
+    CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
+);
+
+COMMENT ON TABLE howdah.tenants IS 'The unit of isolation: keys, queues and tasks belong to one tenant.';
+COMMENT ON COLUMN howdah.tenants.id IS 'Internal number; never shown to clients.';
+COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tenant; ''default'' exists from the start.';
+COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
+COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
+COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
+COMMENT ON COLUMN howdah.tenants.callback_key IS 'Signs the tokens by which receivers report outcomes; known to nobody but Howdah''s processes. Replacing it makes every token worthless that is out.';
+
 CREATE TABLE howdah.maintenance (
     chore text NOT NULL,
     next_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
@@ -242,74 +384,6 @@ COMMENT ON COLUMN howdah.migrations.is_breaking IS 'True if releases that do not
 COMMENT ON COLUMN howdah.migrations.duration_s IS 'Seconds that it took.';
 COMMENT ON COLUMN howdah.migrations.applied_at IS 'When it was applied, the last time.';
 
-CREATE TABLE howdah.queues (
-    id integer NOT NULL,
-    tenant_id integer NOT NULL,
-    name text NOT NULL,
-    retry jsonb DEFAULT '{}'::jsonb NOT NULL,
-    timeout_s real DEFAULT 60 NOT NULL,
-    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    updated_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    max_running integer,
-    rate_limit integer,
-    rate_period_s real,
-    rate_burst integer,
-    gate_at timestamp with time zone,
-    has_flow_keys boolean DEFAULT false NOT NULL,
-    is_limited boolean GENERATED ALWAYS AS (((max_running IS NOT NULL) OR (rate_limit IS NOT NULL) OR has_flow_keys)) STORED NOT NULL,
-    keep_history text DEFAULT 'all'::text NOT NULL,
-    max_depth integer,
-    max_age_s double precision,
-    pressure text,
-    pressure_until timestamp with time zone,
-    paused_until timestamp with time zone,
-    paused_at timestamp with time zone,
-    paused_by text,
-    pause_reason text,
-    draining_at timestamp with time zone,
-    draining_by text,
-    deleted_at timestamp with time zone,
-    CONSTRAINT queues_draining_check CHECK (((draining_at IS NULL) = (draining_by IS NULL))),
-    CONSTRAINT queues_keep_history_check CHECK ((keep_history = ANY (ARRAY['all'::text, 'failures'::text, 'none'::text]))),
-    CONSTRAINT queues_max_age_s_check CHECK (((max_age_s >= (1)::double precision) AND (max_age_s <= (31622400)::double precision))),
-    CONSTRAINT queues_max_depth_check CHECK (((max_depth >= 1) AND (max_depth <= 1000000))),
-    CONSTRAINT queues_max_running_check CHECK (((max_running >= 1) AND (max_running <= 1000000))),
-    CONSTRAINT queues_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
-    CONSTRAINT queues_pause_check CHECK ((((paused_until IS NULL) = (paused_at IS NULL)) AND ((paused_until IS NULL) = (paused_by IS NULL)) AND ((pause_reason IS NULL) OR (paused_until IS NOT NULL)))),
-    CONSTRAINT queues_pressure_check CHECK ((((pressure IS NULL) = (pressure_until IS NULL)) AND (pressure = ANY (ARRAY['depth'::text, 'age'::text])))),
-    CONSTRAINT queues_rate_check CHECK ((((rate_limit IS NULL) = (rate_period_s IS NULL)) AND ((rate_limit IS NULL) = (rate_burst IS NULL)) AND ((rate_limit >= 1) AND (rate_limit <= 1000000)) AND ((rate_period_s >= (1)::double precision) AND (rate_period_s <= (86400)::double precision)) AND ((rate_burst >= 1) AND (rate_burst <= 1000000)))),
-    CONSTRAINT queues_retry_check CHECK ((jsonb_typeof(retry) = 'object'::text)),
-    CONSTRAINT queues_timeout_s_check CHECK (((timeout_s >= (0.1)::double precision) AND (timeout_s <= (86400)::double precision)))
-);
-
-COMMENT ON TABLE howdah.queues IS 'A named place within a tenant where runs wait; carries the defaults of its tasks.';
-COMMENT ON COLUMN howdah.queues.id IS 'Internal number; runs carry it.';
-COMMENT ON COLUMN howdah.queues.tenant_id IS 'Owner.';
-COMMENT ON COLUMN howdah.queues.name IS 'Unique within the tenant.';
-COMMENT ON COLUMN howdah.queues.retry IS 'Retry policy of tasks that bring none; fields that are absent take howdah.retry_defaults().';
-COMMENT ON COLUMN howdah.queues.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
-COMMENT ON COLUMN howdah.queues.created_at IS 'When the queue was made; by its first task if nobody made it before.';
-COMMENT ON COLUMN howdah.queues.updated_at IS 'When its settings last changed.';
-COMMENT ON COLUMN howdah.queues.max_running IS 'At most so many runs of it hold a lease at once; NULL any number.';
-COMMENT ON COLUMN howdah.queues.rate_limit IS 'At most so many runs start in a period, beside the burst; NULL any number.';
-COMMENT ON COLUMN howdah.queues.rate_period_s IS 'Seconds of that period.';
-COMMENT ON COLUMN howdah.queues.rate_burst IS 'Runs that may start at once after a rest.';
-COMMENT ON COLUMN howdah.queues.gate_at IS 'When all starts so far would be paid for at the rate; see howdah.gate_room.';
-COMMENT ON COLUMN howdah.queues.has_flow_keys IS 'True since its first task with a flow key.';
-COMMENT ON COLUMN howdah.queues.is_limited IS 'Its runs are claimed by howdah.claim_limited, not by the plain claim.';
-COMMENT ON COLUMN howdah.queues.keep_history IS 'What finished_runs gets of its runs: all, failures (no successes), or none (but the rows that say cancelled or expired, which are those tasks'' state).';
-COMMENT ON COLUMN howdah.queues.max_depth IS 'Waiting tasks from which on it takes no more; NULL no cap.';
-COMMENT ON COLUMN howdah.queues.max_age_s IS 'Seconds that its oldest due task may wait before it takes no more; NULL no cap.';
-COMMENT ON COLUMN howdah.queues.pressure IS 'Which cap was reached when the chore "queues" last looked: depth or age; counts until pressure_until.';
-COMMENT ON COLUMN howdah.queues.pressure_until IS 'Tasks are refused until then; the chore renews it while the cap is reached, so that no queue stays shut when no scheduler runs.';
-COMMENT ON COLUMN howdah.queues.paused_until IS 'Nothing is claimed from it before this time; infinity is a pause without end, NULL no pause.';
-COMMENT ON COLUMN howdah.queues.paused_at IS 'Since when it is paused.';
-COMMENT ON COLUMN howdah.queues.paused_by IS 'Who paused it: the id of an API key, or a database role.';
-COMMENT ON COLUMN howdah.queues.pause_reason IS 'Why it is paused, for people.';
-COMMENT ON COLUMN howdah.queues.draining_at IS 'Since when it takes no new tasks; NULL if it takes them.';
-COMMENT ON COLUMN howdah.queues.draining_by IS 'Who drains it: the id of an API key, or a database role.';
-COMMENT ON COLUMN howdah.queues.deleted_at IS 'When it was deleted. The row stays for as long as history names it; a new task of its name brings it back.';
-
 CREATE TABLE howdah.runs (
     tenant_id integer NOT NULL,
     task_id uuid NOT NULL,
@@ -384,27 +458,6 @@ COMMENT ON COLUMN howdah.targets.handler IS 'Handler name; NULL for HTTP.';
 COMMENT ON COLUMN howdah.targets.served_at IS 'When a live worker was last seen to serve it.';
 COMMENT ON COLUMN howdah.targets.is_parked IS 'True while no live worker serves it: its due runs are parked (runs.blocked_by) instead of lying at the head of a lane.';
 COMMENT ON COLUMN howdah.targets.created_at IS 'When the first task named it.';
-
-CREATE TABLE howdah.tenants (
-    id integer NOT NULL,
-    name text NOT NULL,
-    callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
-    payload_bytes_max integer DEFAULT 262144 NOT NULL,
-    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    callback_key bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL,
-    CONSTRAINT tenants_callback_key_check CHECK ((octet_length(callback_key) >= 32)),
-    CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
-    CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
-    CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
-);
-
-COMMENT ON TABLE howdah.tenants IS 'The unit of isolation: keys, queues and tasks belong to one tenant.';
-COMMENT ON COLUMN howdah.tenants.id IS 'Internal number; never shown to clients.';
-COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tenant; ''default'' exists from the start.';
-COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
-COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
-COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
-COMMENT ON COLUMN howdah.tenants.callback_key IS 'Signs the tokens by which receivers report outcomes; known to nobody but Howdah''s processes. Replacing it makes every token worthless that is out.';
 
 CREATE TABLE howdah.queue_stats (
     bucket_at timestamp with time zone NOT NULL,
@@ -533,6 +586,7 @@ CREATE TABLE howdah.tasks (
     http jsonb,
     payload json,
     flow jsonb,
+    replayed_from uuid,
     expires_at timestamp with time zone,
     dedup jsonb,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
@@ -556,6 +610,7 @@ COMMENT ON COLUMN howdah.tasks.tags IS 'Names and values chosen by the client; l
 COMMENT ON COLUMN howdah.tasks.http IS 'HTTP target: url, method, headers, success_statuses, and body with content_type instead of a payload.';
 COMMENT ON COLUMN howdah.tasks.payload IS 'JSON exactly as it came, byte for byte, so that signatures over it hold.';
 COMMENT ON COLUMN howdah.tasks.flow IS 'Flow key with its limits, as the client gave it: key, concurrency, rate.';
+COMMENT ON COLUMN howdah.tasks.replayed_from IS 'The dead letter that this task was made from, by a replay with edits.';
 COMMENT ON COLUMN howdah.tasks.expires_at IS 'No attempt starts at or after this time; NULL: no such time.';
 COMMENT ON COLUMN howdah.tasks.dedup IS 'key, until and on_conflict, as given: what must not be there twice.';
 
@@ -607,6 +662,9 @@ ALTER TABLE ONLY howdah.maintenance
 ALTER TABLE ONLY howdah.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (file);
 
+ALTER TABLE ONLY howdah.operations
+    ADD CONSTRAINT operations_pkey PRIMARY KEY (tenant_id, id);
+
 ALTER TABLE ONLY howdah.queue_stats
     ADD CONSTRAINT queue_stats_pkey PRIMARY KEY (queue_id, bucket_at, source);
 
@@ -650,6 +708,10 @@ CREATE INDEX ended_leases_ended_idx ON howdah.ended_leases USING btree (ended_at
 CREATE INDEX finished_runs_failed_idx ON ONLY howdah.finished_runs USING btree (finished_at) WHERE (outcome = ANY (ARRAY['failed'::text, 'timed_out'::text, 'lost'::text]));
 
 CREATE INDEX idempotency_keys_created_idx ON howdah.idempotency_keys USING btree (created_at);
+
+CREATE INDEX operations_finished_idx ON howdah.operations USING btree (finished_at) WHERE (state <> 'running'::text);
+
+CREATE INDEX operations_running_idx ON howdah.operations USING btree (worked_at) WHERE (state = 'running'::text);
 
 CREATE INDEX queues_capped_idx ON howdah.queues USING btree (id) WHERE ((max_depth IS NOT NULL) OR (max_age_s IS NOT NULL) OR (pressure IS NOT NULL));
 

@@ -28,7 +28,7 @@ class Cleanup(Chore):
     pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
 
     def __init__(self, schema: str, retention_s: float) -> None:
-        """Keep statistics for `retention_s` seconds, workers and deleted queues for as long as history names them."""
+        """Keep statistics and operations for `retention_s` seconds, workers and deleted queues as long as history does."""
         self._retention_s = retention_s
         self._leftovers = Leftovers(schema)
 
@@ -42,6 +42,7 @@ class Cleanup(Chore):
             await self._leftovers.forget_leases(conn),
             await self._leftovers.delete_stats(conn, self._retention_s),
             await self._leftovers.delete_flow_keys(conn),
+            await self._leftovers.delete_operations(conn, self._retention_s),
             await self._leftovers.delete_workers(conn, self._retention_s + NAMED_MARGIN_S),
             await self._leftovers.delete_queues(conn, self._retention_s + NAMED_MARGIN_S),
         ]

@@ -1,7 +1,8 @@
 """The scheduler process: which chores it looks after, and over which connections.
 
 Rescue has a connection of its own, for everything else can wait for a while and
-lost runs cannot. Retention has one because a step of it may take minutes.
+lost runs cannot. Bulk operations have one because a large one is at work for
+minutes without a pause, and retention because a single step of it may be.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from howdah.core.supervisor import Supervisor
 from howdah_scheduler.chore import PROCESS, ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
 from howdah_scheduler.expire import Expire
+from howdah_scheduler.operate import Operate
 from howdah_scheduler.park import Park
 from howdah_scheduler.partitions import MakePartitions
 from howdah_scheduler.queues import Queues
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from howdah_scheduler.chore import Chore
 
 # One for each loop, and one that comes and goes: it renews the lease of a long round.
-CONNECTIONS: Final = 5
+CONNECTIONS: Final = 6
 
 _logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
     return [
         ("rescue", "hot", [Rescue(schema)]),
         ("lanes", "hot", [Queues(schema), Expire(schema), Sweep(schema), Park(schema), Settle(schema)]),
+        ("operations", "hot", [Operate(schema)]),
         ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
         ("retention", "direct", [Retention(schema, retention_s)]),
     ]

@@ -25,7 +25,8 @@ BEGIN
     IF FOUND THEN
         RETURN 'failed';
     END IF;
-    SELECT f.outcome INTO state
+    -- One that was purged from the dead letters is known by how its last attempt ended.
+    SELECT CASE WHEN f.outcome IN ('timed_out', 'lost') THEN 'failed' ELSE f.outcome END INTO state
     FROM howdah.finished_runs AS f
     WHERE f.tenant_id = tenant AND f.task_id = task AND f.is_final
     ORDER BY f.finished_at DESC

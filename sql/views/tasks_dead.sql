@@ -13,7 +13,8 @@ SELECT
     d.crashes,
     d.error ->> 'type' AS error_type,
     d.error ->> 'message' AS error_message,
-    (SELECT k.expires_at FROM howdah.tasks AS k WHERE k.tenant_id = d.tenant_id AND k.id = d.task_id) AS expires_at
+    (SELECT k.expires_at FROM howdah.tasks AS k WHERE k.tenant_id = d.tenant_id AND k.id = d.task_id) AS expires_at,
+    howdah.error_fingerprint(d.error) AS error_fingerprint
 FROM howdah.dead_letters AS d
 JOIN howdah.tenants AS t ON t.id = d.tenant_id
 JOIN howdah.queues AS q ON q.id = d.queue_id
@@ -33,3 +34,4 @@ COMMENT ON COLUMN howdah.tasks_dead.crashes IS 'Leases among them that ran out w
 COMMENT ON COLUMN howdah.tasks_dead.error_type IS 'Class of the last attempt''s error.';
 COMMENT ON COLUMN howdah.tasks_dead.error_message IS 'Its message.';
 COMMENT ON COLUMN howdah.tasks_dead.expires_at IS 'It cannot be replayed from then on; NULL: no such time. Reads tasks, if it is asked for.';
+COMMENT ON COLUMN howdah.tasks_dead.error_fingerprint IS 'Equal for errors of one kind: a hash of type and message without numbers, UUIDs, hexadecimal words and quoted strings.';

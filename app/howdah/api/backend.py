@@ -22,8 +22,10 @@ from howdah.api.writer import Writer
 from howdah.core.addresses import AddressPolicy
 from howdah.core.db.listen import Listener
 from howdah.core.store.api_keys import ApiKeys
+from howdah.core.store.dead_letters import DeadLetters
 from howdah.core.store.idempotency import Idempotency
 from howdah.core.store.lanes import Lanes
+from howdah.core.store.operations import Operations
 from howdah.core.store.queue_states import QueueStates
 from howdah.core.store.queues import Queues
 from howdah.core.store.results import Results
@@ -70,7 +72,8 @@ class Backend:
         idempotency: What keeper stores with, for requests that keep something else than their answer.
         ending: Done when requests shall wait no longer.
         followers: Serves those who follow logs.
-        tasks, task_changes, task_logs, runs, queues, queue_states, workers, tenants, stats, server: What is stored.
+        tasks, task_changes, task_logs, runs, queues, queue_states, dead_letters, operations, workers, tenants, stats,
+            server: What is stored, by noun.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -89,6 +92,8 @@ class Backend:
         self.runs = Runs(schema)
         self.queues = Queues(schema)
         self.queue_states = QueueStates(schema)
+        self.dead_letters = DeadLetters(schema)
+        self.operations = Operations(schema)
         self.workers = Workers(schema)
         self.tenants = Tenants(schema)
         self.stats = Stats(schema)

@@ -26,6 +26,7 @@ from howdah.core.pointer import escape, fault_of, pointer_at, unescape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from howdah.api.operation_shapes import Edits
     from howdah.core.addresses import AddressPolicy
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ PAYLOAD_DEPTH_MAX: Final = 64
 # A payload lies one level deep in a task and three in a batch of tasks.
 TASK_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 1
 BATCH_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 3
+# Among the edits of many dead letters.
+EDITS_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 2
 BATCH_TASKS_MAX: Final = 1_000
 
 # Runs of plain characters are one step each: character by character it takes 2.5 times as long.
@@ -175,8 +178,44 @@ def read(body: bytes, shape: type[T]) -> T:
     Raises:
         Problem: It does not.
     """
-    parsed = _parse(body, PAYLOAD_DEPTH_MAX)
-    value: T = _typed(shape, _decoder(shape).decode, body, parsed, "")
+    return _read(body, shape, PAYLOAD_DEPTH_MAX)
+
+
+def read_edited(body: bytes, shape: type[T]) -> T:
+    """Read a body that may hold a payload among edits into the struct that it must fit; see `check_edits`.
+
+    Raises:
+        Problem: It does not.
+    """
+    return _read(body, shape, EDITS_DEPTH_MAX)
+
+
+def check_edits(edits: Edits, payload_bytes_max: int, addresses: AddressPolicy, prefix: str) -> None:
+    """Check the payload and the URL among edits as those of a task are.
+
+    Args:
+        edits: As they were read.
+        payload_bytes_max: Larger payloads are refused.
+        addresses: Decides about the URL of a callback, as far as its text tells where it leads.
+        prefix: Where the edits stand in the body.
+
+    Raises:
+        Problem: Something is wrong with them, apart from values that PostgreSQL judges.
+    """
+    if edits.payload is not msgspec.UNSET and len(bytes(edits.payload)) > payload_bytes_max:
+        raise invalid(f"{prefix}/payload", f"must be at most {payload_bytes_max} bytes", "payload_too_large")
+    if edits.http is not msgspec.UNSET:
+        found = check_url(edits.http.url, addresses, f"{prefix}/http/url")
+        if isinstance(found, Refused):
+            raise invalid(found.pointer, found.detail, found.code)
+
+
+def _read(body: bytes, shape: type[T], depth_max: int) -> T:
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        decoder = _decoders[shape] = msgspec.json.Decoder(shape)
+    parsed = _parse(body, depth_max)
+    value: T = _typed(shape, decoder.decode, body, parsed, "")
     _refuse_duplicates(body, parsed)
     _refuse_nul(body, parsed, "")
     return value

@@ -13,10 +13,14 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from howdah.api.problems import Fault, Problem
+from howdah.api.shapes import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from howdah.api.call import Call
 
@@ -74,6 +78,37 @@ def limit_of(parameters: Mapping[str, str]) -> int:
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
         raise bad_parameter("limit", f"must be a whole number from 1 to {LIMIT_MAX}")
     return int(text)
+
+
+def tag_of(parameters: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the tag that a list is filtered by, as name and value.
+
+    Raises:
+        Problem: It is not name:value.
+    """
+    tag = parameters.get("tag")
+    if tag is None:
+        return None
+    name, separator, value = tag.partition(":")
+    if not (name and separator):
+        raise bad_parameter("tag", "must be name:value")
+    return name, value
+
+
+def instant_of(parameters: Mapping[str, str], name: str) -> datetime | None:
+    """Return a parameter as an instant.
+
+    Raises:
+        Problem: It is no RFC 3339 timestamp with an offset.
+    """
+    text = parameters.get(name)
+    if text is None:
+        return None
+    try:
+        instant: datetime = msgspec.convert(text, Moment)
+    except msgspec.ValidationError:
+        raise bad_parameter(name, "must be an RFC 3339 timestamp with an offset") from None
+    return instant
 
 
 def write_cursor(call: Call, parameters: Mapping[str, str], position: bytes) -> str:

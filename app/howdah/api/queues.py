@@ -82,7 +82,7 @@ async def patch(call: Call) -> Answer:
 
 async def delete(call: Call) -> Answer:
     """Delete a queue that holds no live task and no dead letter."""
-    name = _name_of(call)
+    name = name_of(call)
 
     async def work(conn: Connection) -> Answer:
         await call.backend.queue_states.delete(conn, call.key.tenant, name)
@@ -122,12 +122,7 @@ async def resume(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Read the state and settings of a queue."""
-    name = _name_of(call)
-    async with call.backend.database.connection() as conn:
-        queue = await call.backend.queues.get(conn, call.key.tenant_id, name)
-    if queue is None:
-        raise _no_queue(name)
-    return json_answer(200, _queue_of(queue))
+    return json_answer(200, _queue_of(await find(call)))
 
 
 async def list_page(call: Call) -> Answer:
@@ -143,7 +138,7 @@ async def list_page(call: Call) -> Answer:
 
 async def stats(call: Call) -> Answer:
     """Count what a queue holds now, and what it got done in the last minute, 5 minutes and hour."""
-    name = _name_of(call)
+    name = name_of(call)
     async with call.backend.database.connection() as conn:
         found = await call.backend.queues.stats(conn, call.key.tenant, name)
     if found is None:
@@ -164,7 +159,7 @@ async def stats(call: Call) -> Answer:
 
 async def _changed(call: Call, body: bytes, change: Change) -> Answer:
     """Change what a queue does, and answer it as it stands then."""
-    name, tenant_id = _name_of(call), call.key.tenant_id
+    name, tenant_id = name_of(call), call.key.tenant_id
 
     async def work(conn: Connection) -> Answer:
         is_changed = await change(conn, tenant_id, name)
@@ -183,7 +178,26 @@ async def _nothing_in(call: Call) -> bytes:
     return body
 
 
-def _name_of(call: Call) -> str:
+async def find(call: Call) -> QueueSettings:
+    """Return the queue that the path names.
+
+    Raises:
+        Problem: There is none.
+    """
+    name = name_of(call)
+    async with call.backend.database.connection() as conn:
+        queue = await call.backend.queues.get(conn, call.key.tenant_id, name)
+    if queue is None:
+        raise _no_queue(name)
+    return queue
+
+
+def name_of(call: Call) -> str:
+    """Return the name of a queue that the path has; there may be none of that name.
+
+    Raises:
+        Problem: No queue can have it.
+    """
     name: str = call.path_parameters["queue"]
     if not _NAME.fullmatch(name):
         raise _no_queue(name)

@@ -316,6 +316,9 @@ class Task(Struct):
     dedup: Annotated[Dedup, Meta(description="As given.")] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     expires_at: Annotated[Moment, Meta(description="No attempt starts from then on.")] | UnsetType = UNSET
+    replayed_from: (
+        Annotated[UUID, Meta(description="The dead letter that it was made from, by a replay with edits.")] | UnsetType
+    ) = UNSET
     blocked_by: (
         Annotated[
             list[Literal["steps", "approval", "flow_key", "no_worker"]],

@@ -75,6 +75,7 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         dedup=_decode_dedup(row.dedup) if row.dedup is not None else msgspec.UNSET,
         traceparent=_set(row.traceparent),
         expires_at=_set(row.expires_at),
+        replayed_from=_set(row.replayed_from),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),
         deadline_at=_set(row.deadline_at),

@@ -9,19 +9,19 @@ import msgspec
 
 from howdah.api import shapes
 from howdah.api.batches import Batch
-from howdah.api.bodies import read, read_batch, read_task
+from howdah.api.bodies import check_edits, read, read_batch, read_edited, read_task
 from howdah.api.call import Answer, json_answer
 from howdah.api.changes import at_once, once
 from howdah.api.drafts import draft, take_trace
 from howdah.api.idempotency import key_of
-from howdah.api.paging import bad_parameter, limit_of, query, read_cursor, write_cursor
+from howdah.api.operation_shapes import Edits
+from howdah.api.paging import bad_parameter, instant_of, limit_of, query, read_cursor, tag_of, write_cursor
 from howdah.api.problems import Problem, refused
 from howdah.api.task_view import holder_of, new_task, run_of, task_of
 from howdah.core.store.tasks import ID_MAX, Filter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from datetime import datetime
 
     from howdah.api.call import Call
     from howdah.core.db.connect import Connection
@@ -125,8 +125,26 @@ async def run_now(call: Call) -> Answer:
 
 
 async def retry(call: Call) -> Answer:
-    """Take a dead letter back to its queue, with all its attempts."""
-    return await _post(call, call.backend.task_changes.replay)
+    """Take a dead letter back to its queue, with all its attempts, or with edits make a new task of it."""
+    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    edits = read_edited(body or b"{}", Edits)
+    task_id = id_of(call)
+    changes = call.backend.task_changes
+    if edits == Edits():
+
+        async def replay(conn: Connection) -> Answer:
+            await changes.replay(conn, call.key.tenant, task_id)
+            return await _shown(conn, call, task_id)
+
+        return await once(call, body, replay)
+    check_edits(edits, call.backend.settings.payload_bytes_max, call.backend.addresses, "")
+    written = msgspec.json.encode(edits)
+
+    async def replace(conn: Connection) -> Answer:
+        new_id = await changes.replay_edited(conn, call.key.tenant, task_id, written)
+        return await _shown(conn, call, new_id, 201, (b"location", f"/v1/tasks/{new_id}".encode()))
+
+    return await once(call, body, replace)
 
 
 async def patch(call: Call) -> Answer:
@@ -220,41 +238,28 @@ async def _post(call: Call, change: Change) -> Answer:
     return await once(call, body, work)
 
 
-async def _shown(conn: Connection, call: Call, task_id: UUID) -> Answer:
+async def _shown(
+    conn: Connection, call: Call, task_id: UUID, status: int = 200, *headers: tuple[bytes, bytes]
+) -> Answer:
     """Answer the task as it stands; without payloads, for the answer may be kept, and replayed to other keys."""
     row = await call.backend.tasks.get(conn, call.key.tenant_id, task_id)
     if row is None:
         raise no_task(task_id)
-    return json_answer(200, task_of(row, reads_payloads=False))
+    return json_answer(status, task_of(row, reads_payloads=False), *headers)
 
 
 def _filter_of(parameters: dict[str, str]) -> Filter:
     state = parameters.get("state")
     if state is not None and state not in _STATES:
         raise bad_parameter("state", f"must be one of {', '.join(sorted(_STATES))}")
-    tag = parameters.get("tag")
-    name, separator, value = (tag or "").partition(":")
-    if tag is not None and not (name and separator):
-        raise bad_parameter("tag", "must be name:value")
     return Filter(
         state=state,
         queue=parameters.get("queue"),
         handler=parameters.get("handler"),
-        tag=None if tag is None else (name, value),
-        created_after=_instant(parameters, "created_after"),
-        created_before=_instant(parameters, "created_before"),
+        tag=tag_of(parameters),
+        created_after=instant_of(parameters, "created_after"),
+        created_before=instant_of(parameters, "created_before"),
     )
-
-
-def _instant(parameters: dict[str, str], name: str) -> datetime | None:
-    text = parameters.get(name)
-    if text is None:
-        return None
-    try:
-        instant: datetime = msgspec.convert(text, shapes.Moment)
-    except msgspec.ValidationError:
-        raise bad_parameter(name, "must be an RFC 3339 timestamp with an offset") from None
-    return instant
 
 
 def id_of(call: Call) -> UUID:

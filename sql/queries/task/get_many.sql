@@ -3,7 +3,7 @@
 -- returns: one row for each that exists, newest first.
 -- index: tasks_pkey, runs_pkey, finished_runs_pkey, dead_letters_pkey
 SELECT
-    t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.dedup, t.retry, t.flow, t.traceparent,
+    t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.dedup, t.retry, t.flow, t.traceparent, t.replayed_from,
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s,
     howdah.task_state(t.tenant_id, t.id) AS state,
     coalesce(r.due_at, t.run_at) AS run_at,

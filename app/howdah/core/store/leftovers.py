@@ -57,6 +57,10 @@ class Leftovers:
         await conn.execute(load("flow_key.delete_idle", self._schema), {"ids": ids})
         return len(ids)
 
+    async def delete_operations(self, conn: Connection, retention_s: float) -> int:
+        """Delete a page of bulk operations that ended more than `retention_s` ago; return how many."""
+        return (await conn.execute(load("operation.delete_old", self._schema), {"retention_s": retention_s})).rowcount
+
     async def delete_workers(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of workers that were last heard of before `retention_s`; return how many."""
         return (await conn.execute(load("worker.delete_old", self._schema), {"retention_s": retention_s})).rowcount

@@ -1,0 +1,13 @@
+-- A page of a tenant's bulk operations, newest first.
+-- params: tenant_id; before: the last id seen; row_count.
+-- returns: operations as operation/get returns them, at most row_count.
+-- index: operations_pkey
+SELECT
+    o.id, o.kind, q.name AS queue, o.mode, o.rate, o.state, o.matched, o.done, o.skipped, o.failed, o.created_at,
+    o.finished_at, o.created_by, o.last_error, o.filter,
+    (SELECT array_agg(k.key ORDER BY k.key) FROM json_object_keys(o.edits) AS k (key)) AS edited
+FROM howdah.operations AS o
+LEFT JOIN howdah.queues AS q ON q.id = o.queue_id
+WHERE o.tenant_id = %(tenant_id)b::integer AND o.id < %(before)b::uuid
+ORDER BY o.id DESC
+LIMIT %(row_count)b::integer
