@@ -28,7 +28,7 @@ class Cleanup(Chore):
     pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
 
     def __init__(self, schema: str, retention_s: float) -> None:
-        """Keep statistics and operations for `retention_s` seconds, workers and deleted queues as long as history does."""
+        """Keep statistics and operations for `retention_s` seconds, workers and deleted queues somewhat longer."""
         self._retention_s = retention_s
         self._leftovers = Leftovers(schema)
 

@@ -5,7 +5,7 @@ SELECT
     o.id AS operation_id,
     o.kind,
     q.name AS queue,
-    o.filter,
+    o.filter - 'tags' AS filter,
     o.mode,
     o.rate,
     o.state,
@@ -22,12 +22,12 @@ FROM howdah.operations AS o
 JOIN howdah.tenants AS t ON t.id = o.tenant_id
 LEFT JOIN howdah.queues AS q ON q.id = o.queue_id;
 
-COMMENT ON VIEW howdah.bulk_operations IS 'Bulk operations on tasks, running ones and those of the retention time. Edits, which may hold a payload, are left out.';
+COMMENT ON VIEW howdah.bulk_operations IS 'Bulk operations on tasks, running ones and those of the retention time. Edits, which may hold a payload, and tags are left out.';
 COMMENT ON COLUMN howdah.bulk_operations.tenant IS 'Owner.';
 COMMENT ON COLUMN howdah.bulk_operations.operation_id IS 'What howdah.start_operation returned.';
 COMMENT ON COLUMN howdah.bulk_operations.kind IS 'replay_dead_letters, purge_dead_letters, purge_queue or cancel_tasks.';
 COMMENT ON COLUMN howdah.bulk_operations.queue IS 'Name of the queue; NULL: all of them.';
-COMMENT ON COLUMN howdah.bulk_operations.filter IS 'Which tasks.';
+COMMENT ON COLUMN howdah.bulk_operations.filter IS 'Which tasks; tags in it are left out.';
 COMMENT ON COLUMN howdah.bulk_operations.mode IS 'Of cancel_tasks: soft or hard.';
 COMMENT ON COLUMN howdah.bulk_operations.rate IS 'Most tasks a second; NULL: as fast as it goes.';
 COMMENT ON COLUMN howdah.bulk_operations.state IS 'running, done, cancelled or failed.';

@@ -77,6 +77,26 @@ _DRAINING_QUEUE: Final[dict[str, Any]] = {
     "state": "draining",
     "draining": {"since": "2026-03-01T09:00:00.120000Z", "by": "k7f3q0a9x2mt"},
 }
+_OPERATION: Final[dict[str, Any]] = {
+    "id": "01980a3c-9d10-7000-b1c2-6a0d43e5f798",
+    "kind": "replay_dead_letters",
+    "state": "running",
+    "filter": {"error_type": "ConnectionError"},
+    "matched": 0,
+    "done": 0,
+    "skipped": 0,
+    "failed": 0,
+    "created_at": "2026-03-01T08:00:00.250000Z",
+    "created_by": "k3v9x2m7q4ab",
+    "queue": "emails",
+    "rate": 50.0,
+}
+_MATCHES: Final = {"dry_run": True, "matched": 1250, "at_least": False}
+_PURGE: Final[dict[str, Any]] = {
+    **{name: value for name, value in _OPERATION.items() if name != "rate"},
+    "kind": "purge_dead_letters",
+    "filter": {"dead_before": "2026-02-01T00:00:00Z"},
+}
 _LEASE: Final = {"task_id": _ID, "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
 _OTHER_LEASE: Final = {"task_id": _HTTP_TASK["id"], "lease_token": "7d3f2c1e-8a4b-4c5d-9e6f-0a1b2c3d4e5f"}
 _CANCELLED: Final = {"id": _ID, "state": "cancelled"}
@@ -108,7 +128,12 @@ REQUESTS: Final[dict[str, Any]] = {
     "tasks_cancel": {"mode": "hard"},
     "tasks_patch": {"priority": "high", "run_at": "2026-03-01T09:00:00Z"},
     "tasks_run_now": {},
-    "tasks_retry": {},
+    "tasks_retry": {"payload": {"to": "ada@example.org"}},
+    "operations_cancel_tasks": {"filter": {"tags": {"customer": "4711"}}, "mode": "hard"},
+    "operations_purge_queue": {"filter": {"older_than": "2h"}},
+    "operations_replay_dead_letters": {"filter": {"error_type": "ConnectionError"}, "rate": 50},
+    "operations_purge_dead_letters": {"filter": {"dead_before": "2026-02-01T00:00:00Z"}},
+    "operations_cancel": {},
     "queues_put": {
         "retry": {"max_attempts": 8},
         "timeout": "30s",
@@ -205,7 +230,87 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
         200: {**_CHANGED_TASK, "state": "scheduled", "run_at": "2026-03-01T09:00:00Z"},
     },
     "tasks_run_now": {200: _CHANGED_TASK},
-    "tasks_retry": {200: _CHANGED_TASK},
+    "tasks_retry": {
+        200: _CHANGED_TASK,
+        201: {
+            **_CHANGED_TASK,
+            "id": "01980a3c-9d11-7000-8f3e-11c0a2b4d6e8",
+            "replayed_from": _ID,
+        },
+    },
+    "operations_cancel_tasks": {
+        200: _MATCHES,
+        202: {
+            **{name: value for name, value in _OPERATION.items() if name not in ("queue", "rate")},
+            "kind": "cancel_tasks",
+            "filter": {"tags": {"customer": "4711"}},
+            "mode": "hard",
+        },
+    },
+    "operations_purge_queue": {
+        200: _MATCHES,
+        202: {**_PURGE, "kind": "purge_queue", "filter": {"older_than": "2h"}},
+    },
+    "operations_replay_dead_letters": {200: _MATCHES, 202: _OPERATION},
+    "operations_purge_dead_letters": {200: _MATCHES, 202: _PURGE},
+    "operations_list_page": {200: {"data": [_OPERATION], "next_cursor": None}},
+    "operations_get": {
+        200: {
+            **_OPERATION,
+            "state": "done",
+            "matched": 1250,
+            "done": 1249,
+            "skipped": 1,
+            "finished_at": "2026-03-01T08:00:25.310000Z",
+        }
+    },
+    "operations_cancel": {
+        200: {
+            **_OPERATION,
+            "state": "cancelled",
+            "matched": 500,
+            "done": 500,
+            "finished_at": "2026-03-01T08:00:10.020000Z",
+        }
+    },
+    "dead_letters_list_page": {
+        200: {
+            "data": [
+                {
+                    "id": _ID,
+                    "priority": "normal",
+                    "reason": "attempts",
+                    "attempt": 4,
+                    "crashes": 0,
+                    "created_at": "2026-03-01T08:00:00.250000Z",
+                    "dead_at": "2026-03-01T08:00:09.870000Z",
+                    "tags": {"customer": "4711"},
+                    "fingerprint": "57f31a8b4aa10afb",
+                    "handler": "emails.welcome",
+                    "error": {"type": "ConnectionError", "message": "connection to 10.0.0.7:25 refused"},
+                }
+            ],
+            "next_cursor": None,
+        }
+    },
+    "dead_letters_list_groups": {
+        200: {
+            "data": [
+                {
+                    "fingerprint": "57f31a8b4aa10afb",
+                    "count": 1249,
+                    "first_dead_at": "2026-03-01T06:12:44.100000Z",
+                    "last_dead_at": "2026-03-01T08:00:09.870000Z",
+                    "last_task_id": _ID,
+                    "error_type": "ConnectionError",
+                    "error_message": "connection to 10.0.0.7:25 refused",
+                }
+            ],
+            "group_count": 1,
+            "looked_at": 1249,
+            "is_complete": True,
+        }
+    },
     "logs_list_page": {
         200: {
             "data": [

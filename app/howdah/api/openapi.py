@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from howdah.api.examples import ANSWERS, FAULTS, REQUESTS, TEXTS
+from howdah.api.operation_shapes import FINGERPRINT_PATTERN, DeathReason
 from howdah.api.paging import LIMIT_DEFAULT, LIMIT_MAX
 from howdah.api.problems import KINDS, ProblemDocument
 from howdah.api.routes import OPERATIONS
@@ -38,6 +39,14 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "tag": ("Only tasks with this tag: `name:value`.", {"type": "string", "pattern": "^[^:]+:"}),
     "created_after": ("Only tasks created at this instant or later.", _DATE_TIME),
     "created_before": ("Only tasks created before this instant.", _DATE_TIME),
+    "error_type": ("Only those whose last error is of this type.", {"type": "string"}),
+    "fingerprint": (
+        "Only those whose errors have this fingerprint.",
+        {"type": "string", "pattern": FINGERPRINT_PATTERN},
+    ),
+    "reason": ("Only those given up for this reason.", {"enum": list(DeathReason.__args__)}),  # type: ignore[attr-defined]
+    "dead_after": ("Only those that died at this instant or later.", _DATE_TIME),
+    "dead_before": ("Only those that died before this instant.", _DATE_TIME),
     "limit": (
         "Most rows of a page; it may have fewer and still not be the last.",
         {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
@@ -49,11 +58,11 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "level": ("Only entries of this level or above.", {"enum": list(LEVELS)}),
     "follow": ("Stream entries as server-sent events until the task has ended.", {"type": "boolean", "default": False}),
-    "id": ("Id of the task.", {"type": "string", "format": "uuid"}),
     "token": (
         "`Howdah-Callback-Token` of the request that was answered with 202; it is the credential.",
         {"type": "string", "pattern": f"^{PREFIX}[A-Za-z0-9_-]{{{LENGTH - len(PREFIX)}}}$"},
     ),
+    "id": ("Id of the task, or of the operation.", {"type": "string", "format": "uuid"}),
 }
 _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_PATTERN})
 _PATH_EXAMPLES: Final = {
@@ -190,7 +199,7 @@ def _answers(operation: Operation, name: str) -> dict[str, Any]:
         answers[str(status)] = {"description": (inspect.getdoc(shape) or "").partition("\n")[0], "content": content}
         if shape is None:
             answers[str(status)]["description"] = "As the summary says."
-        if status == 201:
+        if status in (201, 202):
             location = {"description": "Path of what was made.", "schema": {"type": "string"}}
             answers[str(status)]["headers"] = {"Location": location}
     return answers
