@@ -30,6 +30,7 @@ pytest_plugins = [
     "tests.fix_up",
     "tests.fix_fleet",
     "tests.fix_nginx",
+    "tests.fix_operations",
     "tests.fix_pooler",
     "tests.fix_backlog",
     "tests.fix_proxy",

@@ -14,7 +14,7 @@ DECLARE
     varying_part constant text :=
         '"[^"]*"|''[^'']*''|`[^`]*`'
         '|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
-        '|\m(0x)?[0-9a-f]*[0-9][0-9a-f]*\M|\m[0-9a-f]{8,}\M'
+        '|\m0x[0-9a-f]+\M|\m[0-9a-f]*[0-9][0-9a-f]*\M|\m[0-9a-f]{8,}\M'
         '|[0-9]+';
     message constant text := lower(left(coalesce(error ->> 'message', ''), 300) COLLATE "C");
 BEGIN

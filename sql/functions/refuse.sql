@@ -8,7 +8,7 @@ AS $$
 DECLARE
     parts constant text[] := regexp_match(problem, '^(\S+) /(\S*) (.*)$');
 BEGIN
-    RAISE EXCEPTION '% %', coalesce(nullif(concat_ws('/', nullif(prefix, ''), nullif(parts[2], '')), ''), '/'), parts[3]
+    RAISE EXCEPTION '% %', coalesce(nullif(concat(prefix, '/' || nullif(parts[2], '')), ''), '/'), parts[3]
         USING ERRCODE = CASE parts[1] WHEN 'payload_too_large' THEN 'JQ413' WHEN 'dedup_conflict' THEN 'JQ409' ELSE 'JQ422' END;
 END
 $$;

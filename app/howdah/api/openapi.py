@@ -118,7 +118,11 @@ def describe() -> dict[str, Any]:
 
 def operation_id(operation: Operation) -> str:
     """Return the name of an operation: noun and verb of its handler."""
-    return f"{operation.handler.__module__.rpartition('.')[2]}_{operation.handler.__name__}"
+    return f"{_noun(operation)}_{operation.handler.__name__}"
+
+
+def _noun(operation: Operation) -> str:
+    return operation.handler.__module__.rpartition(".")[2]
 
 
 def codes(operation: Operation) -> list[str]:
@@ -142,7 +146,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     summary, _, rest = (inspect.getdoc(operation.handler) or "").partition("\n")
     described: dict[str, Any] = {
         "operationId": name,
-        "tags": [name.partition("_")[0]],
+        "tags": [_noun(operation).replace("_", " ")],
         "summary": summary.rstrip("."),
         "parameters": _parameters(operation),
         "responses": {**_answers(operation, name), **_problems(operation)},
