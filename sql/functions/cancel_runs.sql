@@ -7,7 +7,8 @@
 -- What limits of queues and flow keys counted them for goes to the next ones, in this transaction.
 --
 -- The runs are locked by a statement of its own. In one with what follows, a run that was claimed meanwhile was seen as
--- it is by the lock, and as it was by the UPDATE.
+-- it is by the lock, and as it was by the UPDATE. Locked rows cannot move, so they are found again by ctid: a join by
+-- keys began with all runs of the tenant where statistics said that they are few.
 --
 -- moves: waiting -> cancelled (cancel)
 -- moves: blocked -> cancelled (cancel)
@@ -51,17 +52,22 @@ BEGIN
     ) AS run;
     RETURN QUERY
     WITH run AS MATERIALIZED (
-        SELECT
-            r.task_id, r.queue_id, r.claim_no, r.attempt, r.queued_at, r.claimed_at, r.awaiting_at, r.worker_id, r.lease_token,
-            r.lease_token IS NOT NULL AND r.awaiting_at IS NULL AS is_leased,
-            r.cancel_mode IS NULL OR (r.cancel_mode = 'soft' AND wanted_mode = 'hard') AS is_news
+        SELECT l.*
         FROM unnest(held) AS h (id)
-        JOIN howdah.runs AS r ON r.tenant_id = tenant AND r.task_id = h.id
+        CROSS JOIN LATERAL (
+            SELECT
+                r.ctid, r.task_id, r.queue_id, r.claim_no, r.attempt, r.queued_at, r.claimed_at, r.awaiting_at, r.worker_id,
+                r.lease_token, r.lease_token IS NOT NULL AND r.awaiting_at IS NULL AS is_leased,
+                r.cancel_mode IS NULL OR (r.cancel_mode = 'soft' AND wanted_mode = 'hard') AS is_news
+            FROM howdah.runs AS r
+            WHERE r.tenant_id = tenant AND r.task_id = h.id
+            OFFSET 0
+        ) AS l
     ),
     ended AS (
         DELETE FROM howdah.runs AS r
         USING run
-        WHERE NOT run.is_leased AND r.tenant_id = tenant AND r.task_id = run.task_id
+        WHERE NOT run.is_leased AND r.ctid = run.ctid
     ),
     history AS (
         INSERT INTO howdah.finished_runs (
@@ -80,7 +86,7 @@ BEGIN
         UPDATE howdah.runs AS r
         SET cancel_mode = wanted_mode
         FROM run
-        WHERE run.is_leased AND run.is_news AND r.tenant_id = tenant AND r.task_id = run.task_id
+        WHERE run.is_leased AND run.is_news AND r.ctid = run.ctid
     )
     SELECT run.task_id, CASE WHEN run.is_leased THEN 'running' ELSE 'cancelled' END, run.is_news, run.worker_id
     FROM run;

@@ -58,7 +58,13 @@ BEGIN
             ORDER BY r.task_id
             LIMIT look_max
         ) AS l
-        LEFT JOIN howdah.tasks AS t ON wanted_tags IS NOT NULL AND t.tenant_id = tenant AND t.id = l.task_id
+        -- OFFSET 0 keeps it a subquery, which is not even begun without tags; as a join it looked each task up.
+        LEFT JOIN LATERAL (
+            SELECT k.tags
+            FROM howdah.tasks AS k
+            WHERE wanted_tags IS NOT NULL AND k.tenant_id = tenant AND k.id = l.task_id
+            OFFSET 0
+        ) AS t ON true
     LOOP
         look_count := look_count + 1;
         look_end := run.task_id;

@@ -1,5 +1,6 @@
 -- Drop dead letters of one tenant for good, as a set, and return their ids. Their tasks and history stay until their
 -- time has passed: they are failed, by their history. died_until leaves those out that died later.
+-- Locked rows cannot move, so they are found again by ctid, as in howdah.cancel_runs.
 CREATE OR REPLACE FUNCTION howdah.purge_dead_letters(tenant_id integer, ids uuid[], died_until timestamptz)
 RETURNS TABLE (task_id uuid)
 LANGUAGE plpgsql
@@ -17,10 +18,10 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH held AS MATERIALIZED (
-        SELECT letter.task_id
+        SELECT letter.ctid
         FROM (SELECT u.id FROM unnest(ids) AS u (id) ORDER BY u.id) AS i
         CROSS JOIN LATERAL (
-            SELECT d.task_id
+            SELECT d.ctid
             FROM howdah.dead_letters AS d
             WHERE d.tenant_id = tenant AND d.task_id = i.id AND d.dead_at <= died_until
             FOR UPDATE OF d
@@ -28,7 +29,7 @@ BEGIN
     )
     DELETE FROM howdah.dead_letters AS d
     USING held AS h
-    WHERE d.tenant_id = tenant AND d.task_id = h.task_id
+    WHERE d.ctid = h.ctid
     RETURNING d.task_id;
 END
 $$;

@@ -4,6 +4,8 @@
 -- an error, if the task itself is gone, has expired, or has lost its dedup key to another task, holder_id; then the
 -- dead letter stays.
 --
+-- Locked rows cannot move, so dead letters are found again by ctid, as in howdah.cancel_runs.
+--
 -- moves: failed -> waiting (replay)
 CREATE OR REPLACE FUNCTION howdah.replay_rows(tenant_id integer, ids uuid[], died_until timestamptz)
 RETURNS TABLE (task_id uuid, queue_id integer, priority smallint, run_at timestamptz, error text, holder_id uuid)
@@ -20,7 +22,7 @@ AS $$
 DECLARE
     tenant ALIAS FOR tenant_id;
     now constant timestamptz := howdah.now();
-    held uuid[];
+    places tid[];
     keyed record;
     reason text;
     holder text;
@@ -30,19 +32,19 @@ DECLARE
     flow_queue_ids integer[];
     flows jsonb[];
 BEGIN
-    SELECT array_agg(letter.task_id) INTO held
+    SELECT array_agg(letter.place) INTO places
     FROM (SELECT u.id FROM unnest(ids) AS u (id) ORDER BY u.id) AS i
     CROSS JOIN LATERAL (
-        SELECT d.task_id
+        SELECT d.ctid AS place
         FROM howdah.dead_letters AS d
         WHERE d.tenant_id = tenant AND d.task_id = i.id AND (died_until IS NULL OR d.dead_at <= died_until)
         FOR UPDATE OF d
     ) AS letter;
     FOR keyed IN
         SELECT d.task_id, d.queue_id, d.claim_no, t.dedup
-        FROM unnest(held) AS h (id)
-        JOIN howdah.dead_letters AS d ON d.tenant_id = tenant AND d.task_id = h.id
-        JOIN howdah.tasks AS t ON t.tenant_id = tenant AND t.id = h.id
+        FROM unnest(places) AS h (place)
+        JOIN howdah.dead_letters AS d ON d.ctid = h.place
+        JOIN howdah.tasks AS t ON t.tenant_id = tenant AND t.id = d.task_id
         WHERE t.dedup IS NOT NULL AND coalesce(t.expires_at > now, true)
         ORDER BY d.queue_id, t.dedup ->> 'key' COLLATE "C"
     LOOP
@@ -57,9 +59,9 @@ BEGIN
         END;
     END LOOP;
     SELECT array_agg(d.queue_id), array_agg(t.flow) INTO flow_queue_ids, flows
-    FROM unnest(held) AS h (id)
-    JOIN howdah.dead_letters AS d ON d.tenant_id = tenant AND d.task_id = h.id
-    JOIN howdah.tasks AS t ON t.tenant_id = tenant AND t.id = h.id
+    FROM unnest(places) AS h (place)
+    JOIN howdah.dead_letters AS d ON d.ctid = h.place
+    JOIN howdah.tasks AS t ON t.tenant_id = tenant AND t.id = d.task_id
     WHERE t.flow IS NOT NULL;
     IF flows IS NOT NULL THEN
         PERFORM howdah.make_flow_keys(tenant, flow_queue_ids, flows);
@@ -67,10 +69,10 @@ BEGIN
 
     RETURN QUERY
     WITH letter AS MATERIALIZED (
-        SELECT d.task_id, d.queue_id, d.target_id, d.claim_no, d.queued_at, f.reason, f.holder
-        FROM unnest(held) AS h (id)
-        JOIN howdah.dead_letters AS d ON d.tenant_id = tenant AND d.task_id = h.id
-        LEFT JOIN unnest(refused, reasons, holders) AS f (id, reason, holder) ON f.id = h.id
+        SELECT d.ctid AS place, d.task_id, d.queue_id, d.target_id, d.claim_no, d.queued_at, f.reason, f.holder
+        FROM unnest(places) AS h (place)
+        JOIN howdah.dead_letters AS d ON d.ctid = h.place
+        LEFT JOIN unnest(refused, reasons, holders) AS f (id, reason, holder) ON f.id = d.task_id
     ),
     -- The age of its attempts counts from now. Its priority is what its client gave it: a dead letter has that of the
     -- lane in which it died. Whoever gave it an expiry said that it is not worth starting any more, or would do harm.
@@ -80,7 +82,7 @@ BEGIN
         FROM letter AS l
         WHERE t.tenant_id = tenant AND t.id = l.task_id AND l.reason IS NULL AND coalesce(t.expires_at > now, true)
         RETURNING
-            l.task_id, l.queue_id, l.target_id, t.priority, l.claim_no, l.queued_at, t.expires_at,
+            l.place, l.task_id, l.queue_id, l.target_id, t.priority, l.claim_no, l.queued_at, t.expires_at,
             CASE WHEN t.flow IS NOT NULL THEN
                 (SELECT k.id FROM howdah.flow_keys AS k WHERE k.tenant_id = tenant AND k.key = t.flow ->> 'key')
             END AS flow_key_id
@@ -88,7 +90,7 @@ BEGIN
     taken AS (
         DELETE FROM howdah.dead_letters AS d
         USING retimed AS t
-        WHERE d.tenant_id = tenant AND d.task_id = t.task_id
+        WHERE d.ctid = t.ctid
     ),
     armed AS (
         INSERT INTO howdah.runs AS r (

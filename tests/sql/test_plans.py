@@ -285,6 +285,100 @@ def test_view_said_to_be_cheap_reads_little(request: pytest.FixtureRequest, stat
     assert Executed(explained).buffers <= 1_000
 
 
+BURY: Final = """
+    INSERT INTO howdah.dead_letters (
+        tenant_id, task_id, queue_id, target_id, priority, claim_no, attempt, crashes, reason, queued_at, dead_at, error
+    )
+    SELECT
+        tenant_id, task_id, 1, target_id, priority, 1, 1, 0, 'attempts', queued_at, queued_at,
+        '{"type": "E", "message": "connection to 10.0.0.7:5432 refused"}'
+    FROM howdah.runs
+    WHERE queue_id <= 4
+"""
+OPERATE: Final = """
+    INSERT INTO howdah.operations (
+        tenant_id, id, kind, queue_id, mode, created_at, due_at, worked_at, created_by, filter, after_task_id
+    )
+    SELECT
+        1, %s, 'cancel_tasks', 1, 'soft', now() + interval '1 year', now(), now(), 'test', %s,
+        (SELECT task_id FROM howdah.runs WHERE queue_id <= 4 ORDER BY task_id OFFSET 100000 LIMIT 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "filter", "index", "buffers_max"),
+    [
+        # Up to three for each that is looked at: its own, and those of rows that other tests rolled back.
+        ("operation.find_dead", {"look_max": 5_000, "row_max": 500}, "{}", "dead_letters_queue_idx", 3_000),
+        (
+            "operation.find_dead",
+            {"look_max": 5_000, "row_max": 500},
+            '{"reason": "age"}',
+            "dead_letters_queue_idx",
+            11_000,
+        ),
+        ("operation.find_live", {"look_max": 5_000, "row_max": 500, "stage": "waiting"}, "{}", "runs_pkey", 22_000),
+    ],
+)
+def test_page_of_an_operation_reads_its_rows_and_no_others(
+    backlog: psycopg.Connection, name: str, params: dict[str, Any], filter: str, index: str, buffers_max: int
+) -> None:
+    """In the middle of 200,000 dead letters or a million runs, by the index, and no table is read from end to end."""
+    operation = {"tenant_id": 1, "id": uuid.uuid4()}
+    with backlog.transaction(force_rollback=True):
+        if name == "operation.find_dead":
+            backlog.execute(BURY)
+        backlog.execute(OPERATE, [operation["id"], filter])
+        # The first time its statement is planned, which reads the catalogue of a hundred partitions.
+        _execute(backlog, name, {**operation, **params})
+        before = _scans(backlog, index)
+        [(explained,)] = _execute(backlog, name, {**operation, **params}, explain=True)
+        after = _scans(backlog, index)
+
+    assert after[index] > before[index]
+    assert {**after, index: 0} == {**before, index: 0}
+    assert Executed(explained).buffers <= buffers_max
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "buffers_max"),
+    [
+        ("operation.cancel_runs", {"mode": "soft", "stage": None}, 80),
+        ("operation.replay", {"died_until": datetime(2100, 1, 1, tzinfo=UTC)}, 120),
+        ("operation.purge_dead", {"died_until": datetime(2100, 1, 1, tzinfo=UTC)}, 40),
+    ],
+)
+def test_what_an_operation_does_to_a_page_costs_so_much_for_each_task(
+    backlog: psycopg.Connection, name: str, params: dict[str, Any], buffers_max: int
+) -> None:
+    """Also with statistics that say the tables are empty: everything is found by its key."""
+    with backlog.transaction(force_rollback=True):
+        rows = backlog.execute(
+            "SELECT task_id FROM howdah.runs WHERE queue_id = 1 ORDER BY task_id LIMIT %s", [BATCH]
+        ).fetchall()
+        page = {"tenant_id": 1, "task_ids": [row[0] for row in rows]}
+        if name != "operation.cancel_runs":
+            backlog.execute(BURY)
+            backlog.execute("DELETE FROM howdah.runs WHERE task_id = ANY (%s)", [page["task_ids"]])
+        before = _scans(backlog)
+        [(explained,)] = _execute(backlog, name, {**page, **params}, explain=True)
+        after = _scans(backlog)
+    executed = Executed(explained)
+
+    assert executed.row_count == BATCH
+    assert after == before
+    assert executed.buffers / BATCH <= buffers_max
+
+
+def _scans(conn: psycopg.Connection, *indexes: str) -> dict[str, int]:
+    """How often this transaction has read tables from end to end, and used indexes."""
+    names = [*indexes, "runs", "dead_letters", "tasks_" + datetime.now(UTC).strftime("%Y%m%d")]
+    counted = conn.execute(
+        "SELECT n, pg_stat_get_xact_numscans(('howdah.' || n)::regclass) FROM unnest(%s::text[]) AS n", [names]
+    )
+    return dict(counted.fetchall())
+
+
 def _claim(conn: psycopg.Connection) -> dict[str, Any]:
     """Claim a batch, and return its leases as parameters."""
     token = uuid.uuid4()
