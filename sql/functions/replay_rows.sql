@@ -90,7 +90,7 @@ BEGIN
     taken AS (
         DELETE FROM howdah.dead_letters AS d
         USING retimed AS t
-        WHERE d.ctid = t.ctid
+        WHERE d.ctid = t.place
     ),
     armed AS (
         INSERT INTO howdah.runs AS r (
