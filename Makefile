@@ -11,7 +11,7 @@ BENCHES ?= enqueue http_post drain latency end_to_end pull backlog lanes held_sn
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 
-.PHONY: help setup fmt lint type imports check test test-db test-all test-bench migrate schema run-api run-worker run-scheduler bench bench-big lock dist clean
+.PHONY: help setup fmt lint type imports check test test-db test-all test-bench models migrate schema run-api run-worker run-scheduler bench bench-big lock dist clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ test-all: setup ## Run all tests but those that measure on PostgreSQL $(PG)
 
 test-bench: setup ## Run the tests that measure, one at a time
 	$(PYTHON) -m pytest -m bench $(ARGS)
+
+models: setup ## Search the models of the protocol (needs spin and gcc)
+	$(PYTEST) tests/models --require-system $(ARGS)
 
 migrate: setup ## Apply all migrations to HOWDAH_DATABASE_URL
 	$(PYTHON) -m howdah migrate
