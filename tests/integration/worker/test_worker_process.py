@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 HANDLERS = """
-import asyncio, time
+import asyncio, os, signal, time
 import howdah
 
 @howdah.handler("noop")
@@ -41,6 +41,10 @@ def plain(payload, ctx):
 @howdah.handler("block")
 async def block(payload):
     time.sleep(payload)
+
+@howdah.handler("poison")
+async def poison(payload):
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -144,6 +148,31 @@ async def test_worker_stopped_for_longer_than_its_lease_is_refused(bench: Workbe
     assert bench.events("late_report_refused") or bench.events("lease_lost")
     assert {row["outcome"] for row in history if row["attempt"] == 1} == {"lost"}
     assert process.poll() is None
+
+
+async def test_task_that_kills_its_worker_is_given_up(bench: Workbench) -> None:
+    """After three dead workers it is a dead letter; tasks that were claimed beside it twice are done all the same."""
+    [poison] = await bench.enqueue("poison", retry={"max_attempts": 10})
+    codes = []
+    good = []
+    for number in range(3):
+        process = bench.spawn(HANDLERS)
+        codes.append(await exit_code(process, 30))
+        [held] = await bench.sql("SELECT count(*) AS n FROM howdah.runs WHERE lease_token IS NOT NULL")
+        await bench.rescued(held["n"])
+        if number == 0:
+            good = await bench.enqueue("noop", count=100)
+    bench.spawn(HANDLERS)
+    await bench.drained()
+    finals = await bench.sql(
+        "SELECT outcome, count(*) FROM howdah.finished_runs WHERE is_final AND task_id = ANY (%s) GROUP BY outcome",
+        good,
+    )
+    dead = await bench.sql("SELECT task_id, reason, crashes FROM howdah.dead_letters")
+
+    assert codes == [-signal.SIGKILL] * 3
+    assert finals == [{"outcome": "succeeded", "count": 100}]
+    assert dead == [{"task_id": poison, "reason": "crashes", "crashes": 3}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
