@@ -273,7 +273,7 @@ async def test_runs_that_wait_are_shown_as_such_and_count_as_nobodys_work(queue:
     task, runs = await _awaiting(queue, heartbeat_timeout="5m")
     [view] = await queue.sql("SELECT * FROM howdah.tasks_awaiting_callback")
     [depth] = await queue.sql("SELECT running, awaiting_callback FROM howdah.queue_depth")
-    [stats] = await queue.run("queue.stats", queue_id=queue.queue_id, count_max=10)
+    [stats] = await queue.run("queue.stats", tenant="default", queue="q")
     page = {
         "tenant_id": 1,
         "before": "ffffffff-ffff-ffff-ffff-ffffffffffff",
