@@ -13,6 +13,10 @@ SELECT
     CASE WHEN q.pressure_until > howdah.now() THEN q.pressure END AS pressure,
     q.max_depth,
     q.max_age_s,
+    q.max_running,
+    q.rate_limit,
+    q.rate_period_s,
+    q.rate_burst,
     q.keep_history,
     q.timeout_s,
     q.created_at,
@@ -38,6 +42,10 @@ COMMENT ON COLUMN howdah.queue_states.draining_by IS 'Who drains it: the id of a
 COMMENT ON COLUMN howdah.queue_states.pressure IS 'The cap for which it refuses tasks now: depth or age; NULL if it does not.';
 COMMENT ON COLUMN howdah.queue_states.max_depth IS 'Waiting tasks from which on it takes no more; NULL no cap.';
 COMMENT ON COLUMN howdah.queue_states.max_age_s IS 'Seconds that its oldest due task may wait before it takes no more; NULL no cap.';
+COMMENT ON COLUMN howdah.queue_states.max_running IS 'At most so many of its runs go on at once; NULL: any number.';
+COMMENT ON COLUMN howdah.queue_states.rate_limit IS 'At most so many of its runs start in rate_period_s, beside the burst; NULL: any number.';
+COMMENT ON COLUMN howdah.queue_states.rate_period_s IS 'Seconds of the period of rate_limit.';
+COMMENT ON COLUMN howdah.queue_states.rate_burst IS 'Runs that may start at once after a rest.';
 COMMENT ON COLUMN howdah.queue_states.keep_history IS 'What finished_runs gets of its runs: all, failures or none.';
 COMMENT ON COLUMN howdah.queue_states.timeout_s IS 'Seconds an attempt may take, for tasks that bring no timeout.';
 COMMENT ON COLUMN howdah.queue_states.created_at IS 'When the queue was made.';

@@ -97,7 +97,7 @@ async def test_path_has_one_spelling(api: Api) -> None:
         ("PUT", "/v1/tasks", "GET, HEAD, POST"),
         ("PATCH", "/v1/tasks/batch", "POST"),
         ("TRACE", "/v1/tasks", "GET, HEAD, POST"),
-        ("OPTIONS", "/v1/queues/q", "GET, HEAD, PATCH, PUT"),
+        ("OPTIONS", "/v1/queues/q", "DELETE, GET, HEAD, PATCH, PUT"),
         ("POST", "/healthz", "GET, HEAD"),
     ],
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-CHORES = {"cleanup", "expire", "park", "partitions", "rescue", "retention", "sweep"}
+CHORES = {"cleanup", "expire", "operations", "park", "partitions", "queues", "rescue", "retention", "settle", "sweep"}
 
 
 class Scheduler:
