@@ -90,9 +90,9 @@ async def test_peek_tells_of_a_paused_lane_what_it_may_not_take_for_drained(queu
     await queue.sql("SELECT howdah.pause('q')")
     [endless] = await _peek(queue)
 
-    assert (before["is_paused"], before["wait_s"] <= 0) == (False, True)
-    assert (ending["is_paused"], round(ending["wait_s"])) == (True, 3600)
-    assert (endless["is_paused"], endless["run_at"], endless["wait_s"]) == (True, None, None)
+    assert (before["is_closed"], before["wait_s"] <= 0) == (False, True)
+    assert (ending["is_closed"], round(ending["wait_s"])) == (True, 3600)
+    assert (endless["is_closed"], endless["run_at"], endless["wait_s"]) == (True, None, None)
 
 
 async def test_resume_wakes_each_lane_from_its_oldest_run_on(queue: Queue, database: str) -> None:
