@@ -99,11 +99,12 @@ class Queue:
             lease_s=lease_s,
             grace_s=grace_s,
         )
-        return [{**row, "lease_token": token} for row in rows if row["task_id"] is not None]
+        return [{**row, "lease_token": token} for row in rows]
 
     async def claim_limited(self, count: int = 1, *, priorities: Sequence[int] = (4, 1), **keywords: Any) -> list[Row]:
         """Claim up to `count` runs of each priority as a queue with limits wants it."""
-        return await self.claim(count, priorities=priorities, query="run.claim_limited", **keywords)
+        rows = await self.claim(count, priorities=priorities, query="run.claim_limited", **keywords)
+        return [row for row in rows if row["task_id"] is not None]
 
     async def settle(self, runs: Sequence[Row] = ()) -> list[Row]:
         """Give what these runs left free to those that wait for it; returns the lanes to announce."""

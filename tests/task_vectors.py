@@ -50,7 +50,6 @@ PAYLOADS: Final = [
 ]
 
 ACCEPTED: Final = [
-    '{"queue": "q", "handler": "h", "dedup": {"key": "order: 17 ü", "until": "PT1H", "on_conflict": "replace"}}',
     '{"queue": "q", "handler": "h"}',
     '{"queue": "a.b_c-9", "handler": "0"}',
     '{"queue": "q", "handler": "h", "payload": null}',
@@ -63,6 +62,7 @@ ACCEPTED: Final = [
     '{"queue": "q", "handler": "h", "flow": {"key": "customer-42", "concurrency": 1}}',
     '{"queue": "q", "handler": "h", "flow": {"key": "é 1", "rate": {"limit": 1000000, "period": "24h", "burst": 1}}}',
     '{"queue": "q", "handler": "h", "tags": {"a": "", "b.c": "é"}}',
+    '{"queue": "q", "handler": "h", "dedup": {"key": "order: 17 ü", "until": "PT1H", "on_conflict": "replace"}}',
     '{"queue": "q", "handler": "h", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}',
     '{"queue": "q", "http": {"url": "https://example.com"}}',
     '{"queue": "q", "http": {"url": "http://[2606:4700::1]:8080/a?b=%20", "method": "PUT", "headers": {"X-A": "b"}}}',

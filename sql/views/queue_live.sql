@@ -18,10 +18,10 @@ SELECT
     due.is_cut OR ahead.is_cut AS retrying_is_at_least,
     blocked.count AS blocked,
     blocked.count = 10000 AS blocked_is_at_least,
-    running.count AS running,
-    running.count = 10000 AS running_is_at_least,
-    awaiting.count AS awaiting_callback,
-    awaiting.count = 10000 AS awaiting_callback_is_at_least,
+    leased.running,
+    leased.is_cut AS running_is_at_least,
+    leased.awaiting AS awaiting_callback,
+    leased.is_cut AS awaiting_callback_is_at_least,
     dead.count AS dead_letters,
     dead.count = 10000 AS dead_letters_is_at_least,
     oldest.ready_at AS oldest_ready_at,
@@ -99,23 +99,17 @@ CROSS JOIN LATERAL (
     ) AS w
 ) AS blocked
 CROSS JOIN LATERAL (
-    SELECT count(*) AS count
+    SELECT
+        count(*) FILTER (WHERE w.awaiting_at IS NULL) AS running,
+        count(w.awaiting_at) AS awaiting,
+        count(*) = 10000 AS is_cut
     FROM (
-        SELECT 1
+        SELECT l.awaiting_at
         FROM howdah.runs AS l
-        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND l.awaiting_at IS NULL
+        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity'
         LIMIT 10000
     ) AS w
-) AS running
-CROSS JOIN LATERAL (
-    SELECT count(*) AS count
-    FROM (
-        SELECT 1
-        FROM howdah.runs AS l
-        WHERE l.queue_id = q.id AND l.lease_expires_at BETWEEN '-infinity' AND 'infinity' AND l.awaiting_at IS NOT NULL
-        LIMIT 10000
-    ) AS w
-) AS awaiting
+) AS leased
 CROSS JOIN LATERAL (
     SELECT count(*) AS count
     FROM (SELECT 1 FROM howdah.dead_letters AS d WHERE d.queue_id = q.id LIMIT 10000) AS w

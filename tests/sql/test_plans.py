@@ -315,7 +315,7 @@ OPERATE: Final = """
             {"look_max": 5_000, "row_max": 500},
             '{"reason": "age"}',
             "dead_letters_queue_idx",
-            11_000,
+            16_000,
         ),
         ("operation.find_live", {"look_max": 5_000, "row_max": 500, "stage": "waiting"}, "{}", "runs_pkey", 22_000),
     ],
