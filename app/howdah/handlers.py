@@ -20,7 +20,7 @@ import traceback
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -60,6 +60,7 @@ class Handler:
         is_async: It is a coroutine function; else it runs in a thread.
         takes_context: It has a second parameter.
         timeout_s: Ends an attempt earlier than the task's own timeout; None leaves that alone.
+        is_isolated: It runs in a child process of the worker.
         where: `file:line` of the declaration.
         decode: Turns the payload's JSON text into the first argument.
     """
@@ -69,6 +70,7 @@ class Handler:
     is_async: bool
     takes_context: bool
     timeout_s: float | None
+    is_isolated: bool
     where: str
     decode: Callable[[bytes], Any]
 
@@ -132,6 +134,10 @@ class Registry:
         """Return the first handler that was declared on that function, if there is one."""
         return next((each for each in self._handlers.values() if each.function is function), None)
 
+    def isolated(self) -> dict[str, Handler]:
+        """Return the handlers that run in child processes, by name."""
+        return {name: each for name, each in self._handlers.items() if each.is_isolated}
+
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(self._handlers)
@@ -140,7 +146,9 @@ class Registry:
 REGISTRY: Final = Registry()
 
 
-def handler(name: str, *, timeout: timedelta | None = None) -> Callable[[Function], Function]:
+def handler(
+    name: str, *, timeout: timedelta | None = None, isolation: Literal["process"] | None = None
+) -> Callable[[Function], Function]:
     """Declare that a function serves a handler name.
 
     The function itself is returned unchanged, so it can be called and tested as
@@ -149,6 +157,9 @@ def handler(name: str, *, timeout: timedelta | None = None) -> Callable[[Functio
     Args:
         name: Of the form `^[a-z0-9][a-z0-9_.-]{0,127}$`, for example `reports.build`.
         timeout: Ends an attempt earlier than the task's own timeout would; never later.
+        isolation: "process" runs it in a child process of the worker, which is killed when it must stop: for
+            functions that compute for long, or that cannot be trusted to end. The child imports the modules of
+            `HOWDAH_HANDLERS` anew, so it must be declared while one of them is imported.
 
     Raises:
         HandlerInvalid: The name or the function cannot work; HandlerDuplicate if the name is taken.
@@ -159,13 +170,18 @@ def handler(name: str, *, timeout: timedelta | None = None) -> Callable[[Functio
         raise HandlerInvalid(f"the handler name {name!r} does not match ^{NAME.pattern}$")
 
     def declare(function: Function) -> Function:
-        REGISTRY.add(build(name, function, timeout))
+        REGISTRY.add(build(name, function, timeout, isolation))
         return function
 
     return declare
 
 
-def build(name: str, function: Callable[..., Any], timeout: timedelta | None = None) -> Handler:
+def build(
+    name: str,
+    function: Callable[..., Any],
+    timeout: timedelta | None = None,
+    isolation: Literal["process"] | None = None,
+) -> Handler:
     """Make a handler of a function without registering it.
 
     Raises:
@@ -180,6 +196,8 @@ def build(name: str, function: Callable[..., Any], timeout: timedelta | None = N
         raise HandlerInvalid(f"{where}: a handler must return, it cannot yield")
     if timeout is not None and timeout.total_seconds() <= 0:
         raise HandlerInvalid(f"{where}: the timeout of {name!r} must be longer than nothing")
+    if isolation not in (None, "process"):
+        raise HandlerInvalid(f'{where}: the isolation of {name!r} is "process" or left out, not {isolation!r}')
     payload, takes_context = _parameters(function, where)
     return Handler(
         name=name,
@@ -187,6 +205,7 @@ def build(name: str, function: Callable[..., Any], timeout: timedelta | None = N
         is_async=inspect.iscoroutinefunction(function),
         takes_context=takes_context,
         timeout_s=None if timeout is None else timeout.total_seconds(),
+        is_isolated=isolation is not None,
         where=where,
         decode=_decoder(_annotation(function, payload, where), where),
     )

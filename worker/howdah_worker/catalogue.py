@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 from howdah.core.store.queues import Queues
 from howdah.core.store.targets import Targets
 from howdah.core.store.tenants import Tenants
+from howdah_worker.place import LOOP, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from howdah.core.db.connect import Connection
     from howdah.core.model import TenantSecret
     from howdah.handlers import Handler, Registry
+    from howdah_worker.place import Place
 
 REFRESH_S: Final = 10.0
 # Words about queues that nobody knows (made by a transaction that is still open, or
@@ -105,14 +107,10 @@ class Catalogue:
         """Return the handler that a target asks for; None for HTTP and for targets of others."""
         return self._handlers.get(target_id)
 
-    def loop_targets(self) -> list[int]:
-        """Return the targets that run on the event loop: HTTP and async handlers."""
-        http = [HTTP_TARGET] if self._serves_http else []
-        return http + self._targets(lambda handler: handler.is_async)
-
-    def thread_targets(self) -> list[int]:
-        """Return the targets that run in threads: plain functions."""
-        return self._targets(lambda handler: not handler.is_async)
+    def targets(self, place: Place) -> list[int]:
+        """Return the targets that are performed in a place; HTTP is on the event loop."""
+        http = [HTTP_TARGET] if self._serves_http and place is LOOP else []
+        return http + sorted(number for number, handler in self._handlers.items() if place_of(handler) is place)
 
     def tenant_name(self, tenant_id: int) -> str:
         """Return a tenant's name, or its number if the tenant is too new to be known here."""
@@ -133,6 +131,3 @@ class Catalogue:
         """Return a queue's name, or its number if the queue is unknown."""
         known = self._queues.get(queue_id)
         return known[1] if known is not None else str(queue_id)
-
-    def _targets(self, is_wanted: Callable[[Handler], bool]) -> list[int]:
-        return sorted(target_id for target_id, handler in self._handlers.items() if is_wanted(handler))

@@ -3,7 +3,8 @@
 It wakes by notifications, by the next due time that it knows of, and by a poll
 every second, on which nothing but latency depends. Plain functions are claimed
 apart from everything else, for when all threads are busy their runs should wait
-where other workers can take them; so there are up to two lane books.
+where other workers can take them, and so are isolated ones; so there are up to three
+lane books.
 
 An answer may be lost after the claim has committed. The claim's token is then
 asked for until its lease would be over.
@@ -26,6 +27,7 @@ from howdah.core.model import ClaimedRun, LaneKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
 from howdah_worker.connection import HotConnection
+from howdah_worker.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,7 +59,7 @@ _logger = logging.getLogger(__name__)
 class _Source:
     """What is claimed together."""
 
-    in_threads: bool
+    place: Place
     book: LaneBook
     target_ids: list[int]
     look_by: float = 0.0
@@ -65,7 +67,7 @@ class _Source:
 
     def wants(self, executor: Executor) -> bool:
         """Tell whether there is room for what is claimed from here."""
-        return bool(self.target_ids) and executor.want(in_threads=self.in_threads) > 0
+        return bool(self.target_ids) and executor.want(self.place) > 0
 
 
 class Claimer:
@@ -104,9 +106,9 @@ class Claimer:
         self._lanes = lanes
         self._server = server
         self._keeper = keeper
-        self._sources = [_Source(False, LaneBook(), []), _Source(True, LaneBook(), [])]
+        self._sources = [_Source(place, LaneBook(), []) for place in Place]
         # Claims whose answer was lost: token and when they were sent.
-        self._unanswered: dict[tuple[bytes, bool], float] = {}
+        self._unanswered: dict[tuple[bytes, Place], float] = {}
         self._ask_at = 0.0
         self._poll_at = 0.0
         self._poll_cost_s = 0.0
@@ -228,7 +230,7 @@ class Claimer:
         return True
 
     async def _claim(self, conn: Connection, source: _Source, executor: Executor) -> None:
-        offers = source.book.offers(self._now(), executor.want(in_threads=source.in_threads))
+        offers = source.book.offers(self._now(), executor.want(source.place))
         token = uuid4().bytes
         sent_at = time.monotonic()
         try:
@@ -242,12 +244,12 @@ class Claimer:
                 limited=self._catalogue.limited(),
             )
         except BaseException:
-            self._unanswered[token, source.in_threads] = sent_at
+            self._unanswered[token, source.place] = sent_at
             raise
         metrics.CLAIM_SECONDS.observe_many([time.monotonic() - sent_at])
         source.book.claimed(offers, claim.rows, claim.unfinished)
         if claim.rows:
-            self._accept(executor, claim.rows, token, sent_at, in_threads=source.in_threads)
+            self._accept(executor, claim.rows, token, sent_at, source.place)
 
     def _accept(
         self,
@@ -255,14 +257,13 @@ class Claimer:
         rows: Sequence[tuple[Any, ...]],
         token: bytes,
         sent_at: float,
-        *,
-        in_threads: bool,
+        place: Place,
     ) -> None:
         metrics.RUNS_CLAIMED.inc(len(rows))
         # The claim set the deadline to its own time and the timeout.
         waits_s = [(row[_DEADLINE_AT] - row[_RUN_AT]) / 1e6 - row[_TIMEOUT_S] for row in rows]
         metrics.RUN_WAIT_SECONDS.observe_many(waits_s)
-        executor.accept(rows, token, sent_at, in_threads=in_threads)
+        executor.accept(rows, token, sent_at, place)
 
     async def recover(self, executor: Executor, stop: asyncio.Event) -> None:
         """Ask once, when claiming has ended, for runs whose claim was not answered; the executor hands them back.
@@ -282,13 +283,13 @@ class Claimer:
     async def _find_claimed(self, conn: Connection, executor: Executor) -> None:
         """Ask for the runs of claims whose answer was lost; a claim may still commit after its connection is gone."""
         self._ask_at = time.monotonic() + POLL_S
-        for (token, in_threads), sent_at in list(self._unanswered.items()):
+        for (token, place), sent_at in list(self._unanswered.items()):
             rows = await self._runs.find_claimed(conn, token, self._worker_id)
             if rows or time.monotonic() > sent_at + self._lease_s:
-                del self._unanswered[token, in_threads]
+                del self._unanswered[token, place]
             if rows:
                 _logger.info("claim_recovered", extra={"fields": {"count": len(rows)}})
-                self._accept(executor, rows, token, sent_at, in_threads=in_threads)
+                self._accept(executor, rows, token, sent_at, place)
 
     async def _start_over(self, conn: Connection) -> None:
         """Begin without horizons: another server may answer, with other rows."""
@@ -302,9 +303,8 @@ class Claimer:
         await self._server.sample_clock(conn, self._clock)
         has_new_targets = await self._catalogue.refresh(conn)
         queues = self._catalogue.queues()
-        targets = (self._catalogue.loop_targets(), self._catalogue.thread_targets())
-        for source, target_ids in zip(self._sources, targets, strict=True):
-            source.target_ids = target_ids
+        for source in self._sources:
+            source.target_ids = self._catalogue.targets(source.place)
             source.book.set_queues(queues if source.target_ids else {})
             if has_new_targets:
                 source.book.rewind()

@@ -9,7 +9,7 @@ import msgspec
 
 from howdah.core import metrics
 from howdah.core.callback_tokens import make_token
-from howdah.core.db.arrays import jsonb_text
+from howdah.core.model import jsonb_text
 from howdah_worker import outcome
 from howdah_worker.callback import AttemptContext
 from howdah_worker.callback_request import request_of

@@ -1,10 +1,11 @@
-"""Runs what was claimed: async handlers and callbacks on the event loop, plain functions in threads.
+"""Runs what was claimed: on the event loop, in threads, in child processes.
 
-At most `concurrency` runs are under way, at most `threads` of them in threads; what
-was claimed ahead waits here in order. The outcome of each goes to the finisher. A
-handler that must stop is told (`ctx.cancelled`); one on the event loop is then
-cancelled, one in a thread cannot be: its outcome is recorded all the same, and it
-keeps its slot until it returns.
+Async handlers and callbacks run on the event loop, plain functions in threads, isolated
+handlers in child processes. At most `concurrency` runs are under way, at most `threads` of them in threads and
+`processes` in child processes; what was claimed ahead waits here in order. The outcome
+of each goes to the finisher. A handler that must stop is told (`ctx.cancelled`); one on
+the event loop is then cancelled, one in a child process killed with it; one in a thread
+cannot be: its outcome is recorded all the same, and it keeps its slot until it returns.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from howdah.core import metrics
 from howdah_worker import outcome
+from howdah_worker.crew import Crew
 from howdah_worker.handler_threads import HandlerThreads
 from howdah_worker.judgement import judge, judge_taskless
 from howdah_worker.performer import Performer
+from howdah_worker.place import LOOP, PROCESSES, THREADS, Place
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import REPORTED, RUNNING, WAITING, Run, Stage, Stop
 from howdah_worker.starters import Starters
@@ -30,11 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from howdah.core.model import CancelMode
+    from howdah_worker.catalogue import Catalogue
     from howdah_worker.delivery import Delivery
     from howdah_worker.finisher import Finisher
+    from howdah_worker.isolation.children import Children
     from howdah_worker.lease_keeper import LeaseKeeper
     from howdah_worker.outcome import Ending
     from howdah_worker.run_context import Surroundings
+    from howdah_worker.task_logs import TaskLogs
 
 # A handler that is cancelled gets this long to clean up before its outcome is recorded without it.
 CLEANUP_S: Final = 5.0
@@ -58,7 +64,10 @@ class Executor:
         *,
         concurrency: int,
         threads: int,
+        children: Children,
+        catalogue: Catalogue,
         around: Surroundings,
+        logs: TaskLogs,
         finisher: Finisher,
         keeper: LeaseKeeper,
         delivery: Delivery,
@@ -69,25 +78,31 @@ class Executor:
         Args:
             concurrency: Runs under way at once.
             threads: How many of them may be plain functions.
+            children: Perform those that are isolated.
+            catalogue: Knows the handlers.
             around: What contexts are made of.
+            logs: Stores what isolated handlers say of their tasks.
             finisher: Takes the outcomes.
             keeper: Keeps the leases.
             delivery: Runs HTTP targets.
             on_room: Called when more runs could be claimed.
         """
         self._loop = asyncio.get_running_loop()
-        self._catalogue = around.catalogue
+        self._catalogue = catalogue
         self._finisher = finisher
         self._keeper = keeper
         self._on_room = on_room
         # A context that no handler sees: what one sets must not be seen by another.
         performer = Performer(around, delivery, contextvars.copy_context())
         self._threads = HandlerThreads(threads, self._loop, performer.perform, self._end_threads)
+        children.employ(catalogue, around.clock, logs=logs, on_ended=self._end_child, on_recorded=finisher.recorded)
         self._free = concurrency
         self._for_loop: deque[Run] = deque()
-        self._for_threads: deque[Run] = deque()
         self._loop_plan = Prefetch(concurrency)
-        self._thread_plan = Prefetch(min(threads, concurrency))
+        self._crews = {
+            THREADS: Crew(self._threads, min(threads, concurrency)),
+            PROCESSES: Crew(children, min(children.free, concurrency)),
+        }
         self._starters = Starters(
             performer,
             self._loop_plan,
@@ -106,27 +121,27 @@ class Executor:
 
     # What the claimer asks and gives.
 
-    def want(self, *, in_threads: bool) -> int:
-        """Return how many runs to claim now for the event loop, or for threads; 0 for none."""
+    def want(self, place: Place) -> int:
+        """Return how many runs to claim now for a place; 0 for none."""
         if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
             return 0
-        if in_threads:
-            return self._thread_plan.want(min(self._free, self._threads.free), len(self._for_threads))
-        return self._loop_plan.want(self._free, len(self._for_loop))
+        if place is LOOP:
+            return self._loop_plan.want(self._free, len(self._for_loop))
+        return self._crews[place].want(self._free)
 
-    def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, *, in_threads: bool) -> None:
+    def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, place: Place) -> None:
         """Take over claimed runs; as many as there are slots are started in the next turn of the event loop.
 
         Args:
             rows: Of run/claim.
             token: Their lease token.
             claimed_at: Monotonic instant before the claim was sent.
-            in_threads: They are plain functions.
+            place: Where they are performed.
         """
         runs = [Run(row, token, claimed_at, self._catalogue) for row in rows]
         self._keeper.hold(runs)
         self._idle.clear()
-        waiting = self._for_threads if in_threads else self._for_loop
+        waiting = self._for_loop if place is LOOP else self._crews[place].waiting
         for run in runs:
             if run.has_task:
                 waiting.append(run)
@@ -187,7 +202,7 @@ class Executor:
 
     def hand_back_waiting(self) -> None:
         """Release everything that waits for a slot."""
-        for waiting in (self._for_loop, self._for_threads):
+        for waiting, _ in self._queues():
             while waiting:
                 self._hand_back(waiting.popleft())
         for run in list(self._taskless):
@@ -220,18 +235,23 @@ class Executor:
 
     def look_after(self, now: float) -> None:
         """Hand back what has waited too long for a slot; called a few times a second."""
-        for waiting, plan in ((self._for_loop, self._loop_plan), (self._for_threads, self._thread_plan)):
+        for waiting, plan in self._queues():
             while waiting and waiting[0].claimed_at < now - _WAIT_S_MAX:
                 plan.forget()
                 self._hand_back(waiting.popleft())
         metrics.RUNS_RUNNING.set(len(self._running))
 
+    def _queues(self) -> list[tuple[deque[Run], Prefetch]]:
+        """Return what waits, and the plan that had it claimed."""
+        return [(self._for_loop, self._loop_plan), *((each.waiting, each.plan) for each in self._crews.values())]
+
     # Starting.
 
     def _fill(self) -> None:
-        """Start plain functions, and see that what waits for the event loop is started, while slots are free."""
-        if self._for_threads:
-            self._start_threads()
+        """Start what a crew performs, and see that what waits for the event loop is started, while slots are free."""
+        for crew in self._crews.values():
+            if crew.waiting:
+                self._start_crew(crew)
         self._starters.need(min(self._free, len(self._for_loop)))
 
     def _refill(self) -> None:
@@ -239,22 +259,23 @@ class Executor:
         self._fill()
         self._on_room()
 
-    def _start_threads(self) -> None:
-        """Start plain functions that were claimed before the first run that waits for the event loop."""
+    def _start_crew(self, crew: Crew) -> None:
+        """Have performed what was claimed before the first run that waits for the event loop."""
         loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
-        while self._free and self._threads.free and self._for_threads:
-            if self._for_threads[0].claimed_at > loop_first:
+        while self._free and crew.hands.free and crew.waiting:
+            if crew.waiting[0].claimed_at > loop_first:
                 return
-            run = self._for_threads.popleft()
+            run = crew.waiting.popleft()
             if self._start(run):
                 self._watch(run)
-                self._threads.give(run)
+                crew.hands.give(run)
 
     def _take(self) -> Run | None:
         """Start the run that is next for the event loop, if there is a slot for it: its handler is to be called."""
         while True:
-            if self._for_threads:
-                self._start_threads()
+            for crew in self._crews.values():
+                if crew.waiting:
+                    self._start_crew(crew)
             if not self._for_loop or not self._free:
                 return None
             run = self._for_loop.popleft()
@@ -296,7 +317,11 @@ class Executor:
 
     def _end_threads(self, ended: Sequence[tuple[Run, Ending]]) -> None:
         total_s = sum(self._end(run, ending, False) for run, ending in ended)
-        self._thread_plan.observe(len(ended), total_s)
+        self._crews[THREADS].plan.observe(len(ended), total_s)
+        self._refill()
+
+    def _end_child(self, run: Run, ending: Ending, is_interrupted: bool) -> None:
+        self._crews[PROCESSES].plan.observe(1, self._end(run, ending, is_interrupted))
         self._refill()
 
     def _end(self, run: Run, ending: Ending, is_interrupted: bool) -> float:
@@ -334,7 +359,7 @@ class Executor:
             self._report(run, ending, None)
 
     def _check_idle(self) -> None:
-        if self._for_loop or self._for_threads:
+        if any(waiting for waiting, _ in self._queues()):
             return
         if not any(run.stage is RUNNING for run in self._running):
             self._idle.set()
@@ -342,11 +367,17 @@ class Executor:
     # Stopping.
 
     def _stop(self, run: Run, reason: Stop) -> None:
-        """Make a handler stop; it has `CLEANUP_S` to do so if it is on the event loop."""
+        """Make a handler stop; it has `CLEANUP_S` to do so if it is on the event loop, a child process `GRACE_S`."""
         run.tell()
         if run.task is not None:
             run.stop = reason
             run.task.cancel()
+            run.deadline = time.monotonic() + CLEANUP_S
+            self._check_by(run.deadline)
+        elif run.child is not None:
+            run.stop = reason
+            # Once the lease is another's nothing may go on.
+            run.child.stop(at_once=reason in (Stop.LOST, Stop.FENCE))
             run.deadline = time.monotonic() + CLEANUP_S
             self._check_by(run.deadline)
         # A plain function that ends before its lease does may still report.
@@ -358,6 +389,8 @@ class Executor:
         """Do not wait any longer for a handler that does not end; report its run unless that was done."""
         duration_s = time.monotonic() - run.started_at
         run.is_overdue = True
+        if run.child is not None:
+            run.child.kill()
         metrics.SLOTS_OVERDUE.inc()
         reason = run.stop.value if run.stop is not None else "stop"
         _logger.warning("handler_overdue", extra={"fields": {**run.log_fields(), "reason": reason}})

@@ -283,6 +283,8 @@ class LeaseKeeper:
         now = time.monotonic()
         for run in overdue:
             run.stage = Stage.GONE
+            if run.child is not None:
+                run.child.kill()
             run.report = run.report_of(outcome.timed_out(run.timeout_s), now - run.started_at)
         self._end_runs(self._runs.fail([run.report for run in overdue]))
         self.forget(overdue)

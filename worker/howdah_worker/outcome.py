@@ -8,6 +8,7 @@ what PostgreSQL refuses (NUL, half of a surrogate pair).
 from __future__ import annotations
 
 import traceback
+from signal import Signals
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from howdah.core.decisions import Cancel, Decision, GiveUp, RetryAfter, Snooze
@@ -151,6 +152,27 @@ def task_gone(retry_in_s: float) -> Ending:
     """Say that the task itself cannot be found: somebody deleted it, or a restore brought back its run alone."""
     error = error_text("task_gone", "the task's row cannot be found")
     return Ending("failed", error=error, retry_in_s=retry_in_s, is_decided=True)
+
+
+def process_died(reason: str, exit_code: int | None) -> Ending:
+    """Say that the process of an isolated handler ended before the handler did; another attempt may help.
+
+    Args:
+        reason: For people.
+        exit_code: Negative for a signal; None if there was no process.
+    """
+    if exit_code is None:
+        return Ending("failed", error=error_text("process_died", reason))
+    how = {"signal": signal_name(-exit_code)} if exit_code < 0 else {"exit_code": exit_code}
+    return Ending("failed", error=error_text("process_died", reason, **how))
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, or its number if it has none."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def _message(error: BaseException) -> str:

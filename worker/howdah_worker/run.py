@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from howdah.core.model import LeaseKey, Report
+from howdah_worker.outcome import SUCCEEDED
 
 if TYPE_CHECKING:
     from typing import Any
 
     from howdah.handlers import Handler
-    from howdah_worker.catalogue import Catalogue
+    from howdah_worker.isolation.child_link import ChildLink
     from howdah_worker.outcome import Ending
+    from howdah_worker.run_context import Names
     from howdah_worker.task_logs import Journal
 
 # Guards the making of the events below; never held while waiting.
@@ -74,16 +77,18 @@ class Run:
         is_in_doubt: Its transaction may have committed.
         handler: What it was started with; None for a callback.
         task: The asyncio task of a handler that waits, to cancel it by.
+        child: The process of an isolated handler.
         result: What a transaction is to record as the result.
         report: Its outcome, once decided.
         journal: What its handler has logged of the task, if it has.
     """
 
     __slots__ = (
-        "_catalogue",
         "_event",
+        "_names",
         "_thread_event",
         "attempt",
+        "child",
         "claim_no",
         "claimed_at",
         "deadline",
@@ -134,8 +139,8 @@ class Run:
     has_task: bool
     report: Report
 
-    def __init__(self, row: tuple[Any, ...], token: bytes, claimed_at: float, catalogue: Catalogue) -> None:
-        """Take a row of run/claim, in the order of `ClaimedRun`; `catalogue` knows the names."""
+    def __init__(self, row: tuple[Any, ...], token: bytes, claimed_at: float, names: Names) -> None:
+        """Take a row of run/claim, in the order of `ClaimedRun`; `names` knows the tenants'."""
         (
             self.tenant_id,
             self.task_id,
@@ -163,9 +168,10 @@ class Run:
         self.is_told = self.has_seen = self.is_fenced = self.is_overdue = self.is_in_doubt = False
         self.handler: Handler | None = None
         self.task: asyncio.Task[None] | None = None
+        self.child: ChildLink | None = None
         self.result: bytes | None = None
         self.journal: Journal | None = None
-        self._catalogue = catalogue
+        self._names = names
         self._event: asyncio.Event | None = None
         self._thread_event: threading.Event | None = None
 
@@ -175,7 +181,7 @@ class Run:
             "task_id": str(UUID(bytes=self.task_id)),
             "run": self.claim_no,
             "attempt": self.attempt,
-            "tenant": self._catalogue.tenant_name(self.tenant_id),
+            "tenant": self._names.tenant_name(self.tenant_id),
         }
 
     @property
@@ -204,6 +210,14 @@ class Run:
         # What `Report(...)` does, but for a function of Python in between: 0.2 us a run instead of 0.45.
         return tuple.__new__(Report, fields)
 
+    def record_success(self, report: Report | None = None) -> bool:
+        """Take note that its own transaction has recorded its success; False if its end was taken note of before."""
+        if self.stage is not RUNNING:
+            return False
+        self.report = report or self.report_of(SUCCEEDED, time.monotonic() - self.started_at)
+        self.stage = REPORTED
+        return True
+
     def tell(self) -> None:
         """Let the handler see that it should stop."""
         with _events_lock:
@@ -213,6 +227,8 @@ class Run:
             event.set()
         if thread_event is not None:
             thread_event.set()
+        if self.child is not None:
+            self.child.tell()
 
     async def until_told(self) -> None:
         """Wait on the event loop until the handler should stop."""

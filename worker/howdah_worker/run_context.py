@@ -6,14 +6,14 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 import msgspec
 
-from howdah.core.db.arrays import jsonb_text
 from howdah.core.entries import entry, progress_entry
 from howdah.core.log import TaskLog
+from howdah.core.model import jsonb_text
 from howdah.handlers import encode_result
 
 if TYPE_CHECKING:
@@ -21,20 +21,46 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from howdah.core.clock import DatabaseClock
-    from howdah_worker.catalogue import Catalogue
+    from howdah.core.entries import Entry
     from howdah_worker.run import Run
-    from howdah_worker.task_logs import TaskLogs
-    from howdah_worker.transaction import RunTransaction, Transactions
+    from howdah_worker.transaction import RunTransaction
+
+
+class Names(Protocol):
+    """Knows names by numbers."""
+
+    def tenant_name(self, tenant_id: int) -> str:
+        """Return a tenant's name."""
+
+    def queue_name(self, queue_id: int) -> str:
+        """Return a queue's name."""
+
+
+class Begins(Protocol):
+    """Begins the transactions of handlers."""
+
+    def begin(self, run: Run) -> RunTransaction:
+        """Return the block of a run, to be entered."""
+
+
+class Logs(Protocol):
+    """Takes what handlers say of their tasks, in any thread."""
+
+    def add(self, run: Run, entry: Entry) -> None:
+        """Take an entry."""
+
+    def set_progress(self, run: Run, entry: Entry) -> None:
+        """Take progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all contexts of a process share."""
 
-    catalogue: Catalogue
+    names: Names
     clock: DatabaseClock
-    transactions: Transactions
-    logs: TaskLogs
+    transactions: Begins
+    logs: Logs
 
 
 class RunContext:
@@ -56,12 +82,12 @@ class RunContext:
     @property
     def tenant(self) -> str:
         """Name of the tenant that the task belongs to."""
-        return self._around.catalogue.tenant_name(self._run.tenant_id)
+        return self._around.names.tenant_name(self._run.tenant_id)
 
     @property
     def queue(self) -> str:
         """Name of the queue that the run was claimed from."""
-        return self._around.catalogue.queue_name(self._run.queue_id)
+        return self._around.names.queue_name(self._run.queue_id)
 
     @property
     def attempt(self) -> int:

@@ -47,11 +47,12 @@ from howdah_worker.delivery import Delivery
 from howdah_worker.drain import drain
 from howdah_worker.executor import Executor
 from howdah_worker.finisher import Finisher
+from howdah_worker.isolation.children import Children
 from howdah_worker.lease_keeper import LeaseKeeper
 from howdah_worker.run_context import Surroundings
 from howdah_worker.tally import TallySheet
 from howdah_worker.task_logs import TaskLogs
-from howdah_worker.transaction import Transactions
+from howdah_worker.transaction import Transactions, WorkerLedger
 from howdah_worker.vacancies import Vacancies
 
 if TYPE_CHECKING:
@@ -86,8 +87,18 @@ async def serve(service: Service) -> None:
         Stopped: The process was to stop before it had started.
         ProcessFailed: A loop crashed again and again, the database forgot this worker, or outcomes are not recorded.
     """
+    registry = load_handlers(service.settings.handlers)
+    children = Children(service.settings)
+    try:
+        if registry.isolated():
+            await children.prove(registry, service.stopping)
+        await _serve(service, registry, children)
+    finally:
+        await children.close()
+
+
+async def _serve(service: Service, registry: Registry, children: Children) -> None:
     settings, stop = service.settings, service.stopping
-    registry = load_handlers(settings.handlers)
     garbage.tune()
     clock = DatabaseClock()
     refuse_read_only_at = time.monotonic() + READ_ONLY_S_MAX
@@ -96,7 +107,7 @@ async def serve(service: Service) -> None:
             settings,
             PROCESS,
             clock,
-            connection_count=CONNECTIONS + settings.handler_pool,
+            connection_count=CONNECTIONS + settings.handler_pool + (settings.processes if registry.isolated() else 0),
             refuse_read_only_at=refuse_read_only_at,
         ),
         "server_check",
@@ -109,14 +120,20 @@ async def serve(service: Service) -> None:
     async with CallbackClient(
         policy=policy, now_s=clock.now_s, response_bytes_max=settings.callback_response_bytes_max
     ) as callbacks:
-        await _Worker(service, registry, clock, worker, callbacks).run()
+        await _Worker(service, registry, clock, worker, callbacks, children).run()
 
 
 class _Worker:
     """The parts of one worker, put together."""
 
     def __init__(
-        self, service: Service, registry: Registry, clock: DatabaseClock, worker: _Identity, callbacks: CallbackClient
+        self,
+        service: Service,
+        registry: Registry,
+        clock: DatabaseClock,
+        worker: _Identity,
+        callbacks: CallbackClient,
+        children: Children,
     ) -> None:
         settings = service.settings
         runs, lanes = Runs(settings.schema), Lanes(settings.schema)
@@ -158,11 +175,15 @@ class _Worker:
             on_room=self._claimer.room,
         )
         self._handler_connections = HandlerConnections(settings, "handler")
-        transactions = Transactions(self._handler_connections, runs, self._logs, self._finisher.recorded)
+        ledger = WorkerLedger(self._finisher.recorded)
+        transactions = Transactions(self._handler_connections, runs, self._logs, ledger)
         self._executor = Executor(
             concurrency=settings.concurrency,
             threads=settings.threads,
+            children=children,
+            catalogue=catalogue,
             around=Surroundings(catalogue, clock, transactions, self._logs),
+            logs=self._logs,
             finisher=self._finisher,
             keeper=self._keeper,
             delivery=Delivery(callbacks, catalogue, settings.public_url),

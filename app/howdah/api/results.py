@@ -11,8 +11,9 @@ from howdah.api.call import Answer, json_answer
 from howdah.api.paging import bad_parameter, query
 from howdah.api.result_waits import has_ended
 from howdah.api.tasks import id_of, no_task
-from howdah.core.db.arrays import instant_at, jsonb_text
+from howdah.core.db.arrays import instant_at
 from howdah.core.errors import DurationInvalid
+from howdah.core.model import jsonb_text
 from howdah.core.units import parse_duration
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import msgspec
 from howdah.api import run_shapes, shapes
 from howdah.api.problems import invalid
 from howdah.api.task_view import duration
-from howdah.core.db.arrays import instant_at, jsonb_text
+from howdah.core.db.arrays import instant_at
 from howdah.core.decisions import RETRY_S_MAX, SNOOZE_S_MAX
 from howdah.core.errors import DurationInvalid, ResultInvalid
 from howdah.core.failures import error_text
-from howdah.core.model import ClaimedRun, Report
+from howdah.core.model import ClaimedRun, Report, jsonb_text
 from howdah.core.store.runs import GRACE_S
 from howdah.core.units import parse_duration
 from howdah.handlers import check_result

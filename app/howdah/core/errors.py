@@ -122,6 +122,10 @@ class HandlerImportFailed(StartRefused):
         super().__init__(f"the handler module {module!r} could not be imported:\n{trace}")
 
 
+class HandlerUnfound(StartRefused):
+    """An isolated handler is not found by the child process that is to run it; the message says why."""
+
+
 class UpRefused(HowdahError):
     """`howdah up` cannot run: its directory or port is taken, or one of its processes refuses to start.
 

@@ -198,3 +198,8 @@ class TenantSecret(NamedTuple):
     name: str
     secret: str
     callback_key: bytes
+
+
+def jsonb_text(raw: bytes) -> bytes:
+    """Return the JSON text of a jsonb that was read raw (`core.db.arrays.read_raw`)."""
+    return raw[1:]

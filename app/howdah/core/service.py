@@ -27,7 +27,15 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import uvloop
 
 from howdah.core import log, signals
-from howdah.core.errors import HandlerImportFailed, LoopFailed, ProcessFailed, SettingInvalid, StartRefused, Stopped
+from howdah.core.errors import (
+    HandlerImportFailed,
+    HandlerUnfound,
+    LoopFailed,
+    ProcessFailed,
+    SettingInvalid,
+    StartRefused,
+    Stopped,
+)
 from howdah.core.health import HealthServer, Readiness
 from howdah.core.open_files import raise_limit
 
@@ -166,7 +174,7 @@ def _code_of(error: Exception, service: Service) -> ExitCode:
         return ExitCode.DRAINED
     if isinstance(error, StartRefused):
         _logger.error("start_refused", extra={"fields": {"reason": str(error)}})
-        is_setting = isinstance(error, (SettingInvalid, HandlerImportFailed))
+        is_setting = isinstance(error, (SettingInvalid, HandlerImportFailed, HandlerUnfound))
         return ExitCode.SETTING_INVALID if is_setting else ExitCode.SCHEMA_REFUSED
     if isinstance(error, LoopFailed):
         _logger.critical("loop_failed", extra={"fields": {"reason": str(error)}})

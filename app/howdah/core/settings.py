@@ -169,6 +169,12 @@ class Settings:
         "How many of them may be plain (not async) functions, each in a thread.",
         processes="worker",
     )
+    processes: int = _setting(
+        reader.integer(1, 1_000),
+        4,
+        "How many of them may be isolated handlers, each in a child process; started when they are first needed.",
+        processes="worker",
+    )
     lease_s: float = _setting(
         reader.seconds(3, 3_600),
         15.0,

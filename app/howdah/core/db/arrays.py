@@ -191,17 +191,12 @@ def read_raw(conn: psycopg.AsyncConnection[object] | psycopg.Connection[object])
     """Make a connection return uuid as 16 bytes, timestamptz as microseconds since 2000, json and jsonb as bytes.
 
     Cursors must be binary. Infinite instants become the largest and smallest
-    64-bit integers; jsonb has a version byte in front (see `jsonb_text`).
+    64-bit integers; jsonb has a version byte in front (see `core.model.jsonb_text`).
     """
     conn.adapters.register_loader("uuid", ByteaBinaryLoader)
     conn.adapters.register_loader("json", ByteaBinaryLoader)
     conn.adapters.register_loader("jsonb", ByteaBinaryLoader)
     conn.adapters.register_loader("timestamptz", Int8BinaryLoader)
-
-
-def jsonb_text(raw: bytes) -> bytes:
-    """Return the JSON text of a jsonb as `read_raw` reads it."""
-    return raw[1:]
 
 
 def instant_us(unix_us: int) -> int:

@@ -35,15 +35,13 @@ _RESET: Final = (
 C = TypeVar("C", bound="psycopg.AsyncConnection[Any] | psycopg.Connection[Any]")
 
 
-class HandlerConnections:
-    """At most `settings.handler_pool` connections in use; asks for more wait for one, in order."""
+class KeptConnections:
+    """Connections that are kept when they come back; a process that runs one handler at a time has one."""
 
     def __init__(self, settings: Settings, process: str) -> None:
-        """Make it on the event loop that async handlers run on."""
+        """Connect as `process`, when a connection is needed."""
         self._settings = settings
         self._process = process
-        self._loop = asyncio.get_running_loop()
-        self._slots = asyncio.Semaphore(settings.handler_pool)
         self._idle: list[Connection] = []
         self._idle_sync: list[SyncConnection] = []
 
@@ -54,14 +52,13 @@ class HandlerConnections:
         Raises:
             DatabaseUnavailable: There was no connection.
         """
-        async with self._slots:
-            conn = _usable(self._idle)
-            if conn is None:
-                conn = await connect(self._settings, self._process, purpose="handler")
-            try:
-                yield conn
-            finally:
-                await self._put_back(conn)
+        conn = _usable(self._idle)
+        if conn is None:
+            conn = await connect(self._settings, self._process, purpose="handler")
+        try:
+            yield conn
+        finally:
+            await self._put_back(conn)
 
     async def _put_back(self, conn: Connection) -> None:
         """Keep the connection, or close it; also if its handler is cancelled meanwhile."""
@@ -83,17 +80,13 @@ class HandlerConnections:
         Raises:
             DatabaseUnavailable: There was no connection.
         """
-        asyncio.run_coroutine_threadsafe(self._slots.acquire(), self._loop).result()
+        conn = _usable(self._idle_sync)
+        if conn is None:
+            conn = connect_sync(self._settings, self._process, purpose="handler")
         try:
-            conn = _usable(self._idle_sync)
-            if conn is None:
-                conn = connect_sync(self._settings, self._process, purpose="handler")
-            try:
-                yield conn
-            finally:
-                self._put_back_sync(conn)
+            yield conn
         finally:
-            self._loop.call_soon_threadsafe(self._slots.release)
+            self._put_back_sync(conn)
 
     def _put_back_sync(self, conn: SyncConnection) -> None:
         is_reset = False
@@ -113,6 +106,40 @@ class HandlerConnections:
             await self._idle.pop().close()
         while self._idle_sync:
             self._idle_sync.pop().close()
+
+
+class HandlerConnections(KeptConnections):
+    """At most `settings.handler_pool` connections in use; asks for more wait for one, in order."""
+
+    def __init__(self, settings: Settings, process: str) -> None:
+        """Make it on the event loop that async handlers run on."""
+        super().__init__(settings, process)
+        self._loop = asyncio.get_running_loop()
+        self._slots = asyncio.Semaphore(settings.handler_pool)
+
+    @contextlib.asynccontextmanager
+    async def take(self) -> AsyncIterator[Connection]:
+        """Lend a connection for the block.
+
+        Raises:
+            DatabaseUnavailable: There was no connection.
+        """
+        async with self._slots, super().take() as conn:
+            yield conn
+
+    @contextlib.contextmanager
+    def take_sync(self) -> Iterator[SyncConnection]:
+        """Lend a blocking connection to a thread for the block.
+
+        Raises:
+            DatabaseUnavailable: There was no connection.
+        """
+        asyncio.run_coroutine_threadsafe(self._slots.acquire(), self._loop).result()
+        try:
+            with super().take_sync() as conn:
+                yield conn
+        finally:
+            self._loop.call_soon_threadsafe(self._slots.release)
 
 
 def _usable(idle: list[C]) -> C | None:

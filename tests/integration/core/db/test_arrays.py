@@ -18,10 +18,10 @@ from howdah.core.db.arrays import (
     Texts,
     Uuids,
     instant_us,
-    jsonb_text,
     read_raw,
     unix_s,
 )
+from howdah.core.model import jsonb_text
 
 if TYPE_CHECKING:
     import psycopg
