@@ -35,3 +35,18 @@ async def mark(payload: dict[str, float]) -> None:
     os.write(_starts, struct.pack("dd", now, now - payload["at"]))
     if "until" in payload:
         await asyncio.sleep(payload["until"] - now)
+
+
+@howdah.handler("bench.pause")
+async def pause(payload: Any) -> None:
+    """Last about ten milliseconds."""
+    await asyncio.sleep(0.01)
+
+
+@howdah.handler("bench.marked")
+async def marked(payload: dict[str, float]) -> None:
+    """Last `lasts` seconds, and record how long after `at` it ended."""
+    if payload["lasts"]:
+        await asyncio.sleep(payload["lasts"])
+    now = time.monotonic()
+    os.write(_starts, struct.pack("dd", now, now - payload["at"]))

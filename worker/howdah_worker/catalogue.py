@@ -7,7 +7,6 @@ a lane of an unknown queue is named, and every 10 s.
 from __future__ import annotations
 
 import time
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from howdah.core.store.queues import Queues
@@ -16,10 +15,11 @@ from howdah.core.store.tenants import Tenants
 from howdah_worker.place import LOOP, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from howdah.core.db.connect import Connection
     from howdah.core.model import TenantSecret
+    from howdah.core.queue_pattern import QueueChoice
     from howdah.handlers import Handler, Registry
     from howdah_worker.place import Place
 
@@ -33,23 +33,24 @@ HTTP_TARGET: Final = 0
 class Catalogue:
     """The queues, targets and tenants of this worker, kept up to date."""
 
-    def __init__(self, schema: str, patterns: Sequence[str], registry: Registry, *, serves_http: bool) -> None:
+    def __init__(self, schema: str, choice: QueueChoice, registry: Registry, *, serves_http: bool) -> None:
         """Describe what to look for.
 
         Args:
             schema: Of the installation.
-            patterns: Names and glob patterns of queues, of every tenant.
+            choice: Which queues, of every tenant.
             registry: The handlers that this process has.
             serves_http: Whether it delivers callbacks.
         """
         self._queues_store = Queues(schema)
         self._targets_store = Targets(schema)
         self._tenants_store = Tenants(schema)
-        self._patterns = tuple(patterns)
+        self._choice = choice
         self._registry = registry
         self._serves_http = serves_http
         self._queues: dict[int, tuple[int, str]] = {}
         self._ignored: set[int] = set()
+        self._weights: dict[int, int] = {}
         self._limited: frozenset[int] = frozenset()
         self._tenants: dict[int, TenantSecret] = {}
         self._handlers: dict[int, Handler] = {}
@@ -78,9 +79,10 @@ class Catalogue:
         targets = await self._targets_store.list(conn)
         tenants = await self._tenants_store.list_secrets(conn)
         self._loaded_at = time.monotonic()
-        served = {queue.id for queue in queues if any(fnmatchcase(queue.name, each) for each in self._patterns)}
-        self._ignored = {queue.id for queue in queues} - served
-        self._queues = {queue.id: (queue.tenant_id, queue.name) for queue in queues if queue.id in served}
+        weights = {queue.id: weight for queue in queues if (weight := self._choice.weight(queue.name)) is not None}
+        self._ignored = {queue.id for queue in queues} - weights.keys()
+        self._queues = {queue.id: (queue.tenant_id, queue.name) for queue in queues if queue.id in weights}
+        self._weights = {queue_id: weight for queue_id, weight in weights.items() if weight != 1}
         self._limited = frozenset(queue.id for queue in queues if queue.is_limited)
         self._tenants = {tenant.id: tenant for tenant in tenants}
         known = self._handlers.keys()
@@ -98,6 +100,10 @@ class Catalogue:
     def limited(self) -> frozenset[int]:
         """Return the queues that had limits at the last refresh."""
         return self._limited
+
+    def weights(self) -> Mapping[int, int]:
+        """Return the weights of queues that have another than 1, by queue."""
+        return self._weights
 
     def is_known(self, queue_id: int) -> bool:
         """Tell whether the queue was there at the last refresh, to claim from or not."""

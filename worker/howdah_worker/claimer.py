@@ -302,10 +302,10 @@ class Claimer:
     async def _refresh(self, conn: Connection) -> None:
         await self._server.sample_clock(conn, self._clock)
         has_new_targets = await self._catalogue.refresh(conn)
-        queues = self._catalogue.queues()
+        queues, weights = self._catalogue.queues(), self._catalogue.weights()
         for source in self._sources:
             source.target_ids = self._catalogue.targets(source.place)
-            source.book.set_queues(queues if source.target_ids else {})
+            source.book.set_queues(queues if source.target_ids else {}, weights)
             if has_new_targets:
                 source.book.rewind()
 

@@ -30,6 +30,7 @@ from howdah.core.db.listen import Listener
 from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost, Stopped
+from howdah.core.queue_pattern import QueueChoice
 from howdah.core.service import run
 from howdah.core.store.lanes import Lanes
 from howdah.core.store.runs import Runs
@@ -142,7 +143,7 @@ class _Worker:
         self._worker_id = worker.id
         self._forgotten = asyncio.Event()
         self._workers = Workers(settings.schema)
-        catalogue = Catalogue(settings.schema, settings.queues, registry, serves_http=settings.callbacks)
+        catalogue = Catalogue(settings.schema, QueueChoice(settings.queues), registry, serves_http=settings.callbacks)
         self._keeper = LeaseKeeper(
             settings,
             runs,
@@ -286,7 +287,7 @@ async def _register(settings: Settings, registry: Registry) -> _Identity:
             host=host,
             pid=pid,
             version=version("howdah"),
-            queues=settings.queues,
+            queues=QueueChoice(settings.queues).patterns,
             handlers=registry.names(),
             serves_http=settings.callbacks,
             concurrency=settings.concurrency,

@@ -12,7 +12,8 @@ that logs and problem documents need not parse messages.
      │    ├── ServerRefused      PostgreSQL's settings would break a promise
      │    ├── EmbeddedUnavailable  the embedded PostgreSQL cannot be started here
      │    ├── ClockSkewed        this machine's clock is too far from the database's
-     │    └── HandlerImportFailed  a module of HOWDAH_HANDLERS could not be imported
+     │    ├── HandlerImportFailed  a module of HOWDAH_HANDLERS could not be imported
+     │    └── HandlerUnfound     a child process does not find an isolated handler
      ├── UpRefused               `howdah up` cannot run here, or one of its processes cannot
      ├── DatabaseUnavailable     PostgreSQL cannot be reached now; repeat later
      │    ├── StorageUnavailable  it answers, but has no room (or no partition) for new rows

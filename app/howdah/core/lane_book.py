@@ -2,9 +2,9 @@
 
 A lane is *ready* when it may have due runs, *unsure* when nobody knows when its
 next run is due (a peek will tell), else it sleeps until its next due time or a
-wake-up. Ready lanes take turns: tenants, then each tenant's queues, get equal
-shares, and priorities of one queue 16 : 8 : 4 : 2 : 1 from granted to low, so
-that nothing starves.
+wake-up. Ready lanes take turns: tenants get equal shares, each tenant's queues too or
+by their weights, and priorities of one queue 16 : 8 : 4 : 2 : 1 from granted to low,
+so that nothing starves.
 
 Where there are more lanes than one peek can look at, nearly all of them are empty. A
 *survey* then goes through those that are not, page by page, and only these are looked
@@ -32,9 +32,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from howdah.core.lane_survey import LaneSurvey
 from howdah.core.model import ClaimedRun, Horizon, LaneKey, Offer
+from howdah.core.shares import Turn, split, weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from howdah.core.lane_survey import Page
     from howdah.core.model import Due
@@ -90,6 +91,10 @@ class _Lane:
         self.credit = 0.0
         self.misses = 0
 
+    @property
+    def weight(self) -> int:
+        return WEIGHTS[self.key.priority]
+
     def horizon(self, now: int) -> Position:
         return min(self.floor or self.reached, (now - HORIZON_LAG_US, _NO_ID))
 
@@ -99,12 +104,14 @@ class LaneBook:
 
     def __init__(self) -> None:
         """Begin without lanes."""
+        self._weights: Mapping[int, int] = {}
         self._clear()
 
     def _clear(self) -> None:
         self._lanes: dict[LaneKey, _Lane] = {}
         # tenant -> queue -> priority; the order of the first two is the rotation.
         self._ready: dict[int, dict[int, dict[int, _Lane]]] = {}
+        self._turns: dict[int, Turn] = {}
         self._lanes_per_claim = LANES_PER_CLAIM
         self._unsure: dict[LaneKey, _Lane] = {}
         self._peek_at = 0
@@ -113,12 +120,16 @@ class LaneBook:
         self._survey = LaneSurvey()
         self._dues: list[tuple[int, LaneKey]] = []
 
-    def set_queues(self, queues: Mapping[int, int]) -> None:
+    def set_queues(self, queues: Mapping[int, int], weights: Mapping[int, int] | None = None) -> None:
         """Take note of all queues to claim from; lanes of new ones are unsure, others are forgotten.
 
         Args:
             queues: Tenant by queue.
+            weights: Weight by queue; 1 where there is none. None leaves them as they are.
         """
+        if weights is not None and weights != self._weights:
+            self._weights = dict(weights)
+            self._turns = {}
         known = {key.queue_id for key in self._lanes}
         for key in [key for key in self._lanes if key.queue_id not in queues]:
             self._forget(self._lanes.pop(key))
@@ -232,14 +243,16 @@ class LaneBook:
             return [self._offer(lane, now, want)]
         chosen = self._choose(want)
         offers: list[Offer] = []
-        for tenant_id, tenant_share in zip(chosen, _split(want, len(chosen)), strict=True):
+        for tenant_id, tenant_share in zip(chosen, split(want, len(chosen)), strict=True):
             queue_ids = chosen[tenant_id]
             queues = self._ready.pop(tenant_id)
             self._ready[tenant_id] = queues
-            for queue_id, share in zip(queue_ids, _split(tenant_share, len(queue_ids)), strict=True):
+            for queue_id, share in zip(queue_ids, self._split_tenant(queue_ids, tenant_share), strict=True):
                 if share:
                     lanes = queues[queue_id] = queues.pop(queue_id)
-                    offers += (self._offer(lane, now, n) for lane, n in _weigh(lanes.values(), share))
+                    ordered = sorted(lanes.values(), key=lambda lane: -lane.key.priority)
+                    shares = zip(ordered, weigh(ordered, share), strict=True)
+                    offers += (self._offer(lane, now, count) for lane, count in shares if count)
         return offers
 
     def claimed(
@@ -309,13 +322,17 @@ class LaneBook:
         return next(iter(lanes.values())) if len(lanes) == 1 else None
 
     def _choose(self, want: int) -> dict[int, list[int]]:
-        """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up."""
+        """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up.
+
+        With weights there are more queues than runs wanted: which of them it is that get one, their credit decides.
+        """
         chosen: dict[int, list[int]] = {}
         turns: deque[tuple[int, Iterator[int]]] = deque(
-            (tenant_id, iter(queues)) for tenant_id, queues in islice(self._ready.items(), self._lanes_per_claim)
+            (tenant_id, iter(queues))
+            for tenant_id, queues in islice(self._ready.items(), min(want, self._lanes_per_claim))
         )
         lane_count = queue_count = 0
-        while turns and queue_count < want:
+        while turns and (queue_count < want or self._weights):
             tenant_id, queue_ids = turns.popleft()
             queue_id = next(queue_ids, None)
             if queue_id is None:
@@ -327,6 +344,13 @@ class LaneBook:
             chosen.setdefault(tenant_id, []).append(queue_id)
             turns.append((tenant_id, queue_ids))
         return chosen
+
+    def _split_tenant(self, queue_ids: Sequence[int], share: int) -> list[int]:
+        """Split the share of a tenant among its queues."""
+        if not self._weights:
+            return split(share, len(queue_ids))
+        turns = [self._turns.setdefault(each, Turn(self._weights.get(each, 1))) for each in queue_ids]
+        return weigh(turns, share)
 
     @staticmethod
     def _offer(lane: _Lane, now: int, share: int) -> Offer:
@@ -388,36 +412,10 @@ class LaneBook:
         del lanes[lane.key.priority]
         if not lanes:
             del queues[lane.key.queue_id]
+            self._turns.pop(lane.key.queue_id, None)
             if not queues:
                 del self._ready[lane.tenant_id]
 
     def _forget(self, lane: _Lane) -> None:
         self._unready(lane)
         self._unsure.pop(lane.key, None)
-
-
-def _split(total: int, parts: int) -> list[int]:
-    """Split evenly; the first ones get what is left over."""
-    base, extra = divmod(total, parts) if parts else (0, 0)
-    return [base + (place < extra) for place in range(parts)]
-
-
-def _weigh(lanes: Collection[_Lane], share: int) -> Iterable[tuple[_Lane, int]]:
-    """Split a queue's share by the weights of its priorities; what rounding takes is kept as credit."""
-    if len(lanes) == 1:
-        return zip(lanes, (share,), strict=True)
-    ordered = sorted(lanes, key=lambda lane: -lane.key.priority)
-    weight = sum(WEIGHTS[lane.key.priority] for lane in ordered)
-    given = dict.fromkeys(ordered, 0)
-    left = share
-    for lane in ordered:
-        lane.credit += share * WEIGHTS[lane.key.priority] / weight
-        given[lane] = min(max(int(lane.credit), 0), left)
-        lane.credit -= given[lane]
-        left -= given[lane]
-    while left:
-        lane = max(ordered, key=lambda each: each.credit)
-        lane.credit -= 1
-        given[lane] += 1
-        left -= 1
-    return [(lane, count) for lane, count in given.items() if count]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from howdah.core.errors import DurationInvalid
+from howdah.core.queue_pattern import WEIGHT_MAX, QueueChoice
 from howdah.core.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -142,11 +143,15 @@ def base_url() -> Reader:
 
 
 def queue_patterns() -> Reader:
-    """Read a comma-separated list of queue names and patterns with `*` and `?`."""
-    return _list_of(
-        lambda item: bool(re.fullmatch(r"[a-z0-9*?][a-z0-9_.*?-]{0,127}", item)),
-        "a comma-separated list of queue names or patterns with * and ?",
-    )
+    """Read a comma-separated list of queue names and patterns with `*` and `?`, each with a weight if need be."""
+
+    def read(given: str) -> tuple[str, ...]:
+        items = _items(given)
+        QueueChoice(items)
+        return items
+
+    allowed = f"a comma-separated list of queue names or patterns with * and ? and weights (=1 to ={WEIGHT_MAX})"
+    return Reader(read, allowed)
 
 
 def modules() -> Reader:

@@ -146,7 +146,7 @@ class Settings:
     queues: tuple[str, ...] = _setting(
         reader.queue_patterns(),
         ("*",),
-        "Queues to take runs from, by name or pattern (`emails,reports.*`), of every tenant.",
+        "Queues to take runs from, by name or pattern, of every tenant; with weights maybe (`emails=5,reports.*`).",
         processes="worker",
         default_text="*",
     )

@@ -458,3 +458,64 @@ def test_claim_that_finds_nothing_below_the_horizon_is_believed_by_a_peek() -> N
 
     assert asked.run_at == NOW - 60_000_000
     assert offer.horizon_run_at == NOW - HORIZON_LAG_US
+
+
+def weighted_starts(
+    weights: dict[int, int], want: int, rounds: int, tenants: dict[int, int] | None = None
+) -> Counter[int]:
+    """How many runs each queue gets in so many claims, while all of them have work."""
+    tenants = tenants or dict.fromkeys(weights, 1)
+    book = book_of({LaneKey(queue, NORMAL): tenant for queue, tenant in tenants.items()})
+    book.set_queues(tenants, {queue: weight for queue, weight in weights.items() if weight != 1})
+    starts: Counter[int] = Counter()
+    for _ in range(rounds):
+        offers = book.offers(NOW, want)
+        book.claimed(offers, fill(offers))
+        for offer in offers:
+            starts[offer.lane.queue_id] += offer.share
+    return starts
+
+
+@pytest.mark.parametrize("want", [1, 3, 8, 100])
+def test_queues_of_a_tenant_share_by_weight(want: int) -> None:
+    """However small claims are: of 8,000 runs, weights 5, 2 and 1 get 5,000, 2,000 and 1,000."""
+    starts = weighted_starts({1: 5, 2: 2, 3: 1}, want, 8_000 // want)
+
+    assert starts[1] == pytest.approx(5_000, abs=want + 1)
+    assert starts[2] == pytest.approx(2_000, abs=want + 1)
+    assert starts[3] == pytest.approx(1_000, abs=want + 1)
+
+
+@pytest.mark.parametrize("want", [1, 2, 10])
+def test_weights_do_not_move_shares_from_tenant_to_tenant(want: int) -> None:
+    """A tenant's queue of weight 1,000 gets no more than another tenant's of weight 1."""
+    starts = weighted_starts({1: 1_000, 2: 1}, want, 1_000, {1: 1, 2: 2})
+
+    assert abs(starts[1] - starts[2]) <= 1
+
+
+def test_queue_without_weight_is_not_starved_by_heavy_ones() -> None:
+    """The lightest gets its share, one of 1,001, too."""
+    starts = weighted_starts({1: 1_000, 2: 1}, 10, 1_001)
+
+    assert starts[2] == 10
+
+
+def test_more_weighted_queues_than_a_claim_visits_all_get_runs() -> None:
+    """The rotation goes on among those that got a share."""
+    starts = weighted_starts({queue: 1 + queue % 3 for queue in range(1, 200)}, 50, 400)
+
+    assert min(starts[queue] for queue in range(1, 200)) > 0
+
+
+def test_new_weights_count_from_the_next_claim_on() -> None:
+    """A book that already knows its queues takes other weights over."""
+    lanes = {LaneKey(1, NORMAL): 1, LaneKey(2, NORMAL): 1}
+    book = book_of(lanes)
+    book.set_queues({1: 1, 2: 1}, {1: 9})
+    book.offers(NOW, 10)
+    book.set_queues({1: 1, 2: 1}, {2: 9})
+
+    offers = book.offers(NOW, 10)
+
+    assert {offer.lane.queue_id: offer.share for offer in offers} == {1: 1, 2: 9}
