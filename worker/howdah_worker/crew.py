@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from howdah_worker.prefetch import Prefetch
+from howdah_worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from howdah_worker.run import Run
@@ -29,7 +29,7 @@ class Crew:
         """Plan for `count` runs at once."""
         self.hands = hands
         self.plan = Prefetch(count)
-        self.waiting: deque[Run] = deque()
+        self.waiting = Waiting()
 
     def want(self, free: int) -> int:
         """Return how many runs to claim now, if the worker has `free` slots."""

@@ -15,7 +15,6 @@ import contextvars
 import logging
 import math
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from howdah.core import metrics
@@ -28,6 +27,7 @@ from howdah_worker.place import LOOP, PROCESSES, THREADS, Place
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import REPORTED, RUNNING, WAITING, Run, Stage, Stop
 from howdah_worker.starters import Starters
+from howdah_worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ class Executor:
         self._threads = HandlerThreads(threads, self._loop, performer.perform, self._end_threads)
         children.employ(catalogue, around.clock, logs=logs, on_ended=self._end_child, on_recorded=finisher.recorded)
         self._free = concurrency
-        self._for_loop: deque[Run] = deque()
+        self._for_loop = Waiting()
         self._loop_plan = Prefetch(concurrency)
         self._crews = {
             THREADS: Crew(self._threads, min(threads, concurrency)),
@@ -129,6 +129,21 @@ class Executor:
             return self._loop_plan.want(self._free, len(self._for_loop))
         return self._crews[place].want(self._free)
 
+    def want_beside(self, place: Place) -> int:
+        """Return how many runs of tenants that have none waiting may be claimed although `want` says none.
+
+        As many as there are slots, if these are soon free: with long runs they would wait here while another worker
+        is idle.
+        """
+        plan, waiting = self._plan(place), self._waiting(place)
+        if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
+            return 0
+        return max(0, plan.ahead() + plan.slots - len(waiting)) if plan.ahead() else 0
+
+    def has_waiting(self, place: Place, tenant_id: int) -> bool:
+        """Tell whether runs of a tenant wait for a slot in a place."""
+        return self._waiting(place).has_tenant(tenant_id)
+
     def accept(self, rows: Sequence[tuple[Any, ...]], token: bytes, claimed_at: float, place: Place) -> None:
         """Take over claimed runs; as many as there are slots are started in the next turn of the event loop.
 
@@ -141,7 +156,7 @@ class Executor:
         runs = [Run(row, token, claimed_at, self._catalogue) for row in rows]
         self._keeper.hold(runs)
         self._idle.clear()
-        waiting = self._for_loop if place is LOOP else self._crews[place].waiting
+        waiting = self._waiting(place)
         for run in runs:
             if run.has_task:
                 waiting.append(run)
@@ -203,8 +218,8 @@ class Executor:
     def hand_back_waiting(self) -> None:
         """Release everything that waits for a slot."""
         for waiting, _ in self._queues():
-            while waiting:
-                self._hand_back(waiting.popleft())
+            for run in waiting.pop_all():
+                self._hand_back(run)
         for run in list(self._taskless):
             self._hand_back(run)
         self._check_idle()
@@ -236,12 +251,18 @@ class Executor:
     def look_after(self, now: float) -> None:
         """Hand back what has waited too long for a slot; called a few times a second."""
         for waiting, plan in self._queues():
-            while waiting and waiting[0].claimed_at < now - _WAIT_S_MAX:
+            for run in waiting.pop_older(now - _WAIT_S_MAX):
                 plan.forget()
-                self._hand_back(waiting.popleft())
+                self._hand_back(run)
         metrics.RUNS_RUNNING.set(len(self._running))
 
-    def _queues(self) -> list[tuple[deque[Run], Prefetch]]:
+    def _waiting(self, place: Place) -> Waiting:
+        return self._for_loop if place is LOOP else self._crews[place].waiting
+
+    def _plan(self, place: Place) -> Prefetch:
+        return self._loop_plan if place is LOOP else self._crews[place].plan
+
+    def _queues(self) -> list[tuple[Waiting, Prefetch]]:
         """Return what waits, and the plan that had it claimed."""
         return [(self._for_loop, self._loop_plan), *((each.waiting, each.plan) for each in self._crews.values())]
 
@@ -261,11 +282,11 @@ class Executor:
 
     def _start_crew(self, crew: Crew) -> None:
         """Have performed what was claimed before the first run that waits for the event loop."""
-        loop_first = self._for_loop[0].claimed_at if self._for_loop else math.inf
+        loop_first = self._for_loop.next_at()
         while self._free and crew.hands.free and crew.waiting:
-            if crew.waiting[0].claimed_at > loop_first:
+            if crew.waiting.next_at() > loop_first:
                 return
-            run = crew.waiting.popleft()
+            run = crew.waiting.pop()
             if self._start(run):
                 self._watch(run)
                 crew.hands.give(run)
@@ -278,7 +299,7 @@ class Executor:
                     self._start_crew(crew)
             if not self._for_loop or not self._free:
                 return None
-            run = self._for_loop.popleft()
+            run = self._for_loop.pop()
             if self._start(run):
                 return run
 

@@ -24,7 +24,7 @@ class Prefetch:
 
     def __init__(self, slots: int) -> None:
         """Plan for so many runs at once."""
-        self._slots = slots
+        self.slots = slots
         self._mean_s: float | None = None
 
     def observe(self, count: int, total_s: float) -> None:
@@ -44,7 +44,7 @@ class Prefetch:
         if self._mean_s is None or self._mean_s > AHEAD_S:
             return 0
         # A mean of nothing would be work without end.
-        return min(AHEAD_MAX, int(self._slots * AHEAD_S / max(self._mean_s, 1e-6)))
+        return min(AHEAD_MAX, int(self.slots * AHEAD_S / max(self._mean_s, 1e-6)))
 
     def want(self, free: int, waiting: int) -> int:
         """Return how many runs to claim now, 0 to `BATCH_MAX`.

@@ -35,7 +35,7 @@ from howdah.core.model import ClaimedRun, Horizon, LaneKey, Offer
 from howdah.core.shares import Turn, split, weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from howdah.core.lane_survey import Page
     from howdah.core.model import Due
@@ -228,20 +228,28 @@ class LaneBook:
             heapq.heappop(self._dues)
         return peek_at
 
-    def offers(self, now: int, want: int) -> list[Offer]:
+    def ready_tenants(self, count_max: int, is_known: Callable[[int], bool]) -> list[int]:
+        """Return the tenants with ready lanes that are not known, if others are; none if there are too many."""
+        if len(self._ready) < 2:
+            return []
+        found = list(islice((tenant for tenant in self._ready if not is_known(tenant)), count_max + 1))
+        return found if len(found) <= min(count_max, len(self._ready) - 1) else []
+
+    def offers(self, now: int, want: int, tenants: Sequence[int] | None = None) -> list[Offer]:
         """Choose the lanes of one claim and their shares, and move them to the end of the rotation.
 
         Args:
             now: The database's time.
             want: Runs wanted, at least 1; the shares add up to it if any lane is ready.
+            tenants: Whose lanes to choose from, all of them ready; None for all.
 
         Returns:
             At most `LANES_PER_CLAIM_MAX` offers, granted and high priorities first within a queue.
         """
         self._offered_at = now
-        if (lane := self._only_ready()) is not None:
+        if tenants is None and (lane := self._only_ready()) is not None:
             return [self._offer(lane, now, want)]
-        chosen = self._choose(want)
+        chosen = self._choose(want, self._ready if tenants is None else tenants)
         offers: list[Offer] = []
         for tenant_id, tenant_share in zip(chosen, split(want, len(chosen)), strict=True):
             queue_ids = chosen[tenant_id]
@@ -321,15 +329,14 @@ class LaneBook:
         lanes = next(iter(queues.values())) if len(queues) == 1 else {}
         return next(iter(lanes.values())) if len(lanes) == 1 else None
 
-    def _choose(self, want: int) -> dict[int, list[int]]:
+    def _choose(self, want: int, tenants: Iterable[int]) -> dict[int, list[int]]:
         """Choose queues by tenant: in turns over the tenants, until lanes or runs wanted are used up.
 
         With weights there are more queues than runs wanted: which of them it is that get one, their credit decides.
         """
         chosen: dict[int, list[int]] = {}
         turns: deque[tuple[int, Iterator[int]]] = deque(
-            (tenant_id, iter(queues))
-            for tenant_id, queues in islice(self._ready.items(), min(want, self._lanes_per_claim))
+            (tenant_id, iter(self._ready[tenant_id])) for tenant_id in islice(tenants, min(want, self._lanes_per_claim))
         )
         lane_count = queue_count = 0
         while turns and (queue_count < want or self._weights):

@@ -52,8 +52,8 @@ async def test_claimer_sleeps_while_threads_are_busy(bench: Workbench, monkeypat
         await bench.enqueue("slow", count=3)
         await eventually_async(begun.is_set, 10, "the thread is busy")
         rounds = polls = 0
-        # Each poll doubts the lanes of both books.
-        await eventually_async(lambda: polls >= 4, 10, "two polls have passed")
+        # Each poll doubts the lanes of all three books.
+        await eventually_async(lambda: polls >= 6, 10, "two polls have passed")
     finally:
         gate.set()
 

@@ -519,3 +519,23 @@ def test_new_weights_count_from_the_next_claim_on() -> None:
     offers = book.offers(NOW, 10)
 
     assert {offer.lane.queue_id: offer.share for offer in offers} == {1: 1, 2: 9}
+
+
+def test_tenants_that_have_nothing_here_are_told_apart() -> None:
+    """Those with ready lanes that are not known, while others are; not when nobody is known, nor a crowd."""
+    book = book_of({LaneKey(queue, NORMAL): queue for queue in range(1, 6)})
+
+    assert book.ready_tenants(8, lambda tenant: tenant < 4) == [4, 5]
+    assert book.ready_tenants(1, lambda tenant: tenant < 4) == []
+    assert book.ready_tenants(8, lambda _: False) == []
+    assert book.ready_tenants(8, lambda _: True) == []
+
+
+def test_claim_for_some_tenants_visits_only_their_lanes() -> None:
+    """The others keep their turn."""
+    book = book_of({LaneKey(queue, NORMAL): queue for queue in range(1, 4)})
+
+    offers = book.offers(NOW, 10, [2])
+
+    assert [(offer.lane.queue_id, offer.share) for offer in offers] == [(2, 10)]
+    assert [offer.lane.queue_id for offer in book.offers(NOW, 3)] == [1, 3, 2]
