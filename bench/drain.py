@@ -1,8 +1,8 @@
 """How fast worker processes drain a backlog, against bare SQL in the same sitting.
 
 For each kind of target: `noop` is an async handler that does nothing, `plain` a
-function that runs in threads, `callback` an HTTP request to a local receiver, which
-answers after `--delay` seconds.
+function that runs in threads, `isolated` one that runs in child processes, `callback` an
+HTTP request to a local receiver, which answers after `--delay` seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rig import Rig
 
 # The others are slower: so many times fewer tasks take about as long.
-FEWER = {"noop": 1, "plain": 5, "callback": 10}
+FEWER = {"noop": 1, "plain": 5, "isolated": 20, "callback": 10}
 
 
 def drain(rig: Rig, count: int, *, workers: int = 1, **environment: str) -> dict[str, float]:
@@ -79,6 +79,8 @@ def measure(
             count,
             workers=workers,
             HOWDAH_CONCURRENCY=str(concurrency),
+            # A worker that has isolated handlers starts a child at once.
+            HOWDAH_HANDLERS="isolated_handlers" if kind == "isolated" else "handlers",
             HOWDAH_CALLBACK_ALLOW_CIDRS="127.0.0.0/8",
         )
     rig.clear()

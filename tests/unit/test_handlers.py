@@ -436,3 +436,27 @@ def test_result_that_cannot_be_stored_is_refused(value: object) -> None:
     """A result without a JSON form, too large, or with a NUL is an error of its own."""
     with pytest.raises(ResultInvalid):
         encode_result(value)
+
+
+def test_isolated_handler_is_told_apart() -> None:
+    """Of those that are declared, the worker asks for the isolated ones."""
+
+    @howdah.handler("isolated", isolation="process")
+    def isolated(payload: int) -> None: ...
+
+    @howdah.handler("not.isolated")
+    def other(payload: int) -> None: ...
+
+    assert list(handlers.REGISTRY.isolated()) == ["isolated"]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "Process", "", True, 1])
+def test_isolation_of_another_kind_is_refused(isolation: object) -> None:
+    """At the declaration, with its place."""
+
+    def work(payload: int) -> None: ...
+
+    with pytest.raises(
+        HandlerInvalid, match=r"test_handlers\.py:\d+: the isolation of 'work' is \"process\" or left out"
+    ):
+        howdah.handler("work", isolation=isolation)(work)  # type: ignore[arg-type]

@@ -98,4 +98,5 @@ async def test_newcomer_does_not_wait_for_what_was_claimed_ahead_for_another(ben
         await eventually_async(lambda ended=ended: newcomers == ended, 10, "the ten have ended")
         passed.append(greedy - before)
 
-    assert sorted(passed)[2] < 600
+    # In the first round the queue was new to the worker.
+    assert sorted(passed)[2] < 500
