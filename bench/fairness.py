@@ -3,7 +3,7 @@
 The newcomer enqueues ten tasks at once, again and again, first alone and then while
 the other tenant's tasks wait in their hundred thousands; its latency is from the call
 to the end of its tenth handler. It is measured with handlers that do nothing and with
-those that last 10 ms. The ratio is that of the medians; below 2 is what is promised.
+those that last 10 ms. The ratio is that of the medians; with those that last 10 ms it is to be below 2.
 """
 
 from __future__ import annotations

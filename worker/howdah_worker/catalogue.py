@@ -51,7 +51,6 @@ class Catalogue:
         self._queues: dict[int, tuple[int, str]] = {}
         self._ignored: set[int] = set()
         self._weights: dict[int, int] = {}
-        self._is_shared = False
         self._limited: frozenset[int] = frozenset()
         self._tenants: dict[int, TenantSecret] = {}
         self._handlers: dict[int, Handler] = {}
@@ -84,7 +83,6 @@ class Catalogue:
         self._ignored = {queue.id for queue in queues} - weights.keys()
         self._queues = {queue.id: (queue.tenant_id, queue.name) for queue in queues if queue.id in weights}
         self._weights = {queue_id: weight for queue_id, weight in weights.items() if weight != 1}
-        self._is_shared = len({tenant_id for tenant_id, _ in self._queues.values()}) > 1
         self._limited = frozenset(queue.id for queue in queues if queue.is_limited)
         self._tenants = {tenant.id: tenant for tenant in tenants}
         known = self._handlers.keys()
@@ -102,10 +100,6 @@ class Catalogue:
     def limited(self) -> frozenset[int]:
         """Return the queues that had limits at the last refresh."""
         return self._limited
-
-    def is_shared(self) -> bool:
-        """Tell whether there are queues of more than one tenant."""
-        return self._is_shared
 
     def weights(self) -> Mapping[int, int]:
         """Return the weights of queues that have another than 1, by queue."""

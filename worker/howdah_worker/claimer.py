@@ -25,6 +25,7 @@ from howdah.core.db.arrays import instant_us
 from howdah.core.lane_book import LaneBook
 from howdah.core.model import ClaimedRun, LaneKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
+from howdah.core.store.runs import Runs
 from howdah.core.wake import AllLanes, BeatNow, CatalogueChanged, LaneReady
 from howdah_worker.connection import HotConnection
 from howdah_worker.place import Place
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from howdah.core.model import Offer
     from howdah.core.settings import Settings
     from howdah.core.store.lanes import Lanes
-    from howdah.core.store.runs import Runs
     from howdah.core.store.server import Server
     from howdah.core.wake import Word
     from howdah_worker.catalogue import Catalogue
@@ -52,8 +52,6 @@ _POLL_S_MAX: Final = 30.0
 # More of them are a crowd, which a claim for all serves sooner.
 _NEWCOMERS_MAX: Final = 8
 _BESIDE_MAX: Final = 100
-# Where tenants share a worker no claim is larger: a thousand runs take 20 ms to claim, which those of others wait for.
-_SHARED_MAX: Final = 250
 # What a peek looks for. Whatever is due later is seen by a later poll, in time.
 _PEEK_AHEAD_S: Final = 2 * _POLL_S_MAX
 
@@ -105,11 +103,14 @@ class Claimer:
             keeper: Is told when a cancel waits.
         """
         self._connection = HotConnection(settings)
+        self._beside = HotConnection(settings)
         self._lease_s = settings.lease_s
         self._worker_id = worker_id
         self._catalogue = catalogue
         self._clock = clock
         self._runs = runs
+        # It keeps a cursor, as the other does: for one connection.
+        self._runs_beside = Runs(settings.schema)
         self._lanes = lanes
         self._server = server
         self._keeper = keeper
@@ -120,6 +121,10 @@ class Claimer:
         self._poll_at = 0.0
         self._poll_cost_s = 0.0
         self._news = asyncio.Event()
+        self._arrivals = asyncio.Event()
+        # The tenants of each claim under way, and of the last one.
+        self._claims: list[set[int]] = []
+        self._claimed_last: set[int] = set()
         self._is_fresh = False
 
     # Called on the event loop by others.
@@ -140,6 +145,7 @@ class Claimer:
                 case _:
                     continue
         self._news.set()
+        self._arrivals.set()
 
     def missed(self) -> None:
         """Take note that wake-ups may have been missed: everything is looked at anew."""
@@ -200,23 +206,57 @@ class Claimer:
                     source.book.doubt()
             did_something = False
             for source in self._sources:
-                did_something |= await self._serve_newcomers(conn, source, executor)
+                did_something |= await self._serve_newcomers(conn, self._runs, source, executor)
                 if source.wants(executor):
                     did_something |= await self._serve(conn, source, executor)
         return did_something
 
-    async def _serve_newcomers(self, conn: Connection, source: _Source, executor: Executor) -> bool:
-        """Claim first for tenants that have nothing waiting here while others have; whether there were such.
+    async def run_beside(self, stop: asyncio.Event, executor: Executor) -> None:
+        """Claim for newcomers while `run` waits for a claim, on a connection that is opened for the first of them.
 
-        It is a small claim, so that they need not wait for a large one.
+        Raises:
+            Stopped: `stop` was set while PostgreSQL was away.
         """
-        count = min(executor.want_beside(source.place), _BESIDE_MAX) if source.target_ids else 0
-        if not count or not source.book.has_ready(self._now()):
-            return False
-        newcomers = source.book.ready_tenants(_NEWCOMERS_MAX, lambda tenant: executor.has_waiting(source.place, tenant))
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._arrivals.set())
+        try:
+            while not stop.is_set():
+                self._arrivals.clear()
+                if not await retry_forever(lambda: self._round_beside(executor), "claim", stop):
+                    await self._arrivals.wait()
+        finally:
+            stopping.cancel()
+            await self._beside.drop()
+
+    async def _round_beside(self, executor: Executor) -> bool:
+        """Claim for newcomers once, if there are any and `run` is at work with something else."""
+        did_something = False
+        for source in self._sources if self._claims else ():
+            if self._newcomers(source, executor):
+                async with self._beside.use() as conn:
+                    did_something |= await self._serve_newcomers(conn, self._runs_beside, source, executor)
+        return did_something
+
+    async def _serve_newcomers(self, conn: Connection, runs: Runs, source: _Source, executor: Executor) -> bool:
+        """Claim for newcomers, a few runs only, so that it is soon done; whether there were any."""
+        newcomers = self._newcomers(source, executor)
         if newcomers:
-            await self._claim(conn, source, executor, source.book.offers(self._now(), count, newcomers))
+            count = min(executor.want_beside(source.place), _BESIDE_MAX)
+            offers = source.book.offers(self._now(), count, newcomers)
+            await self._claim(conn, runs, source, executor, offers)
         return bool(newcomers)
+
+    def _newcomers(self, source: _Source, executor: Executor) -> list[int]:
+        """Return the tenants that have work and nothing waiting here, nor being claimed, while others have.
+
+        What was claimed last counts for others, too: of runs that do nothing none is waiting for long.
+        """
+        if not source.target_ids or not executor.want_beside(source.place) or not source.book.has_ready(self._now()):
+            return []
+        known = set().union(self._claimed_last, *self._claims)
+        return source.book.ready_tenants(
+            _NEWCOMERS_MAX, lambda tenant: tenant in known or executor.has_waiting(source.place, tenant)
+        )
 
     async def _serve(self, conn: Connection, source: _Source, executor: Executor) -> bool:
         """Claim from ready lanes, or else look for lanes that have work; False if there is neither.
@@ -231,12 +271,9 @@ class Claimer:
             if await self._look(conn, source, now):
                 return True
         if has_ready:
-            await self._claim(conn, source, executor, source.book.offers(now, self._want(source, executor)))
+            offers = source.book.offers(now, executor.want(source.place))
+            await self._claim(conn, self._runs, source, executor, offers)
         return has_ready
-
-    def _want(self, source: _Source, executor: Executor) -> int:
-        want = executor.want(source.place)
-        return min(want, _SHARED_MAX) if self._catalogue.is_shared() else want
 
     async def _look(self, conn: Connection, source: _Source, now: int) -> bool:
         """Look for lanes that have work, a page of them; False if all is known."""
@@ -254,11 +291,15 @@ class Claimer:
         self._poll_cost_s += time.monotonic() - begun
         return True
 
-    async def _claim(self, conn: Connection, source: _Source, executor: Executor, offers: Sequence[Offer]) -> None:
+    async def _claim(
+        self, conn: Connection, runs: Runs, source: _Source, executor: Executor, offers: Sequence[Offer]
+    ) -> None:
         token = uuid4().bytes
         sent_at = time.monotonic()
+        tenants = source.book.tenants(offers)
+        self._claims.append(tenants)
         try:
-            claim = await self._runs.claim(
+            claim = await runs.claim(
                 conn,
                 offers,
                 source.target_ids,
@@ -270,6 +311,9 @@ class Claimer:
         except BaseException:
             self._unanswered[token, source.place] = sent_at
             raise
+        finally:
+            self._claims.remove(tenants)
+            self._claimed_last = tenants
         metrics.CLAIM_SECONDS.observe_many([time.monotonic() - sent_at])
         source.book.claimed(offers, claim.rows, claim.unfinished)
         if claim.rows:

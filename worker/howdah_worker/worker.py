@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     from howdah.core.settings import Settings
     from howdah.handlers import Registry
 
-# Claim, finish, keeper, listener, and once a handler logs, the tasks' logs.
-CONNECTIONS: Final = 5
+# Claim, finish, keeper, listener; once a tenant comes while others have work, another claim; once a handler logs, the
+# tasks' logs.
+CONNECTIONS: Final = 6
 # How often leases that are not renewed and runs that wait too long are looked at.
 _CARE_S: Final = 0.25
 _DEREGISTER_S: Final = 2.0
@@ -204,6 +205,7 @@ class _Worker:
         self._keeper.start(self._executor)
         claiming, keeping = Supervisor(stop), Supervisor(self._ended)
         claiming.add("claim", lambda: self._claimer.run(stop, self._executor))
+        claiming.add("claim_beside", lambda: self._claimer.run_beside(stop, self._executor))
         keeping.add("finish", lambda: self._finisher.run(self._ended))
         keeping.add("logs", lambda: self._logs.run(self._ended))
         keeping.add("listen", lambda: self._listener.run(self._ended))

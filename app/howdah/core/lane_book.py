@@ -228,6 +228,10 @@ class LaneBook:
             heapq.heappop(self._dues)
         return peek_at
 
+    def tenants(self, offers: Iterable[Offer]) -> set[int]:
+        """Return whose lanes these are."""
+        return {self._lanes[offer.lane].tenant_id for offer in offers}
+
     def ready_tenants(self, count_max: int, is_known: Callable[[int], bool]) -> list[int]:
         """Return the tenants with ready lanes that are not known, if others are; none if there are too many."""
         if len(self._ready) < 2:
