@@ -59,7 +59,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     """Ended by an unexpected error, or a second signal before it had drained, or with outcomes not recorded."""
     SETTING_INVALID = 64
-    """A setting is missing, wrong or unknown, or a handler module cannot be imported; a restart cannot help."""
+    """A setting is missing, wrong or unknown, or a handler cannot be imported or isolated; a restart cannot help."""
     SCHEMA_REFUSED = 69
     """The schema does not fit this version, or the server or a clock would break a promise."""
     LOOP_STUCK = 70

@@ -46,7 +46,7 @@ async def where(payload: object) -> dict[str, int]:
 @howdah.handler("tell", isolation="process")
 def tell(payload: object, ctx: howdah.Context) -> dict[str, object]:
     ctx.log.info("isolated_log")
-    sys.stdout.write("isolated_print\n")
+    sys.stdout.write("isolated_print\\n")
     sys.stdout.flush()
     left = ctx.remaining_s()
     return {
