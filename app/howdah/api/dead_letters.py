@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 from uuid import UUID
 
@@ -76,7 +77,7 @@ def _filter_of(parameters: dict[str, str]) -> bytes:
     for name in ("dead_after", "dead_before"):
         instant = instant_of(parameters, name)
         if instant is not None:
-            wanted[name] = instant
+            wanted[name] = _utc(name, instant)
     if "fingerprint" in parameters:
         if not _FINGERPRINT.fullmatch(parameters["fingerprint"]):
             raise bad_parameter("fingerprint", "must be 16 hexadecimal digits")
@@ -87,6 +88,14 @@ def _filter_of(parameters: dict[str, str]) -> bytes:
             raise bad_parameter("reason", f"must be one of {', '.join(reasons)}")
         wanted["reason"] = parameters["reason"]
     return msgspec.json.encode(wanted)
+
+
+def _utc(name: str, instant: datetime) -> datetime:
+    """Write an instant with an offset that PostgreSQL takes: it knows none of 16 hours and more."""
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise bad_parameter(name, "is too long ago, or too far ahead") from None
 
 
 def _letter_of(row: Any) -> shapes.DeadLetter:

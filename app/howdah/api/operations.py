@@ -108,7 +108,7 @@ async def _start(call: Call, body: bytes, order: Order, *, is_dry: bool) -> Answ
     async def work(conn: Connection) -> Answer:
         if is_dry:
             await call.backend.server.limit(conn, statement_timeout_s=COUNT_S_MAX, lock_timeout_s=LOCK_S_MAX)
-            found = await operations.count(conn, call.key.tenant, order)
+            found = await operations.count(conn, call.key.tenant_id, call.key.tenant, order)
             return json_answer(200, shapes.Matches(dry_run=True, matched=found.matched, at_least=not found.is_complete))
         operation_id = await operations.start(conn, call.key.tenant_id, order, created_by=call.key.id)
         return await _shown(conn, call, operation_id, 202, (b"location", f"/v1/operations/{operation_id}".encode()))

@@ -228,6 +228,7 @@ async def test_dead_letters_are_filtered(api: Api) -> None:
         ("reason=age", []),
         (f"dead_before={at}", []),
         (f"dead_after={at}", [plain, other]),
+        ("dead_after=0194-09-08T19:56:19-20:37", [plain, other]),
         (f"dead_after={at}&handler=h2&tag=a:b", [other]),
     ):
         listed = (await api.get(f"/v1/queues/q/dlq?{parameters}")).json()["data"]
@@ -235,7 +236,16 @@ async def test_dead_letters_are_filtered(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "parameter", ["tag=a", "reason=boredom", "dead_after=now", "fingerprint=abc", "limit=0", "state=failed"]
+    "parameter",
+    [
+        "tag=a",
+        "reason=boredom",
+        "dead_after=now",
+        "dead_after=0001-01-01T00:00:00%2B10:00",
+        "fingerprint=abc",
+        "limit=0",
+        "state=failed",
+    ],
 )
 async def test_a_bad_parameter_of_a_list_is_refused(api: Api, parameter: str) -> None:
     """It is named."""

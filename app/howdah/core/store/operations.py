@@ -59,27 +59,19 @@ class Operations:
             Refused: It is not allowed (validation, payload_too_large), there is no such queue (not_found), or too
                 many are under way (state_conflict).
         """
-        parameters = {
-            "tenant_id": tenant_id,
-            "kind": order.kind,
-            "queue": order.queue,
-            "filter": order.filter.decode(),
-            "rate": order.rate,
-            "mode": order.mode,
-            "edits": None if order.edits is None else order.edits.decode(),
-            "created_by": created_by,
-        }
+        parameters = {**_written(tenant_id, order), "created_by": created_by}
         row = await self._call(conn, "operation.start", parameters)
         operation_id: UUID = row[0]
         return operation_id
 
-    async def count(self, conn: Connection, tenant: str, order: Order) -> Matches:
-        """Count what an operation would touch now, and change nothing.
+    async def count(self, conn: Connection, tenant_id: int, tenant: str, order: Order) -> Matches:
+        """Count what an operation would touch now, and change nothing; what its start would refuse is refused.
 
         Raises:
             Refused: See `start`.
             StorageUnavailable: Counting took longer than the transaction allows.
         """
+        await self._call(conn, "operation.check", _written(tenant_id, order))
         parameters = {
             "kind": order.kind,
             "queue": order.queue,
@@ -118,3 +110,15 @@ class Operations:
             row = await cursor.fetchone()
         assert row is not None, "a function call returns a row"
         return row
+
+
+def _written(tenant_id: int, order: Order) -> dict[str, object]:
+    return {
+        "tenant_id": tenant_id,
+        "kind": order.kind,
+        "queue": order.queue,
+        "filter": order.filter.decode(),
+        "rate": order.rate,
+        "mode": order.mode,
+        "edits": None if order.edits is None else order.edits.decode(),
+    }

@@ -97,8 +97,8 @@ class Stored(NamedTuple):
     created_at: datetime | None = None
     timeout_s: float | None = None
     max_attempts: int | None = None
-    is_deduplicated: bool = False
     expires_at: datetime | None = None
+    is_deduplicated: bool = False
 
 
 class Filter(NamedTuple):
