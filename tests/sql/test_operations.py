@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -158,10 +159,14 @@ async def test_an_edited_replay_makes_a_new_task_with_everything_else_of_the_old
         retry={"max_attempts": 1},
         tags={"a": "b"},
         traceparent=trace,
+        dedup={"key": "d", "until": "finished"},
+        expires_at=(datetime.now(UTC) + timedelta(days=1)).isoformat(),
     )
+    # The plain claim of this test leaves tasks with a flow key alone.
+    await queue.sql("UPDATE howdah.tasks SET flow = %s WHERE id = %s", '{"key": "f", "concurrency": 2}', old)
     [row] = await queue.sql("SELECT howdah.replay_edited(%s, %s::json) AS id", old, '{"payload": {"b" :2,"b":3}}')
     new = row["id"]
-    same = "queue_id, target_id, priority, timeout_s, retry, tags, traceparent, http"
+    same = "queue_id, target_id, priority, timeout_s, retry, flow, dedup, expires_at, tags, traceparent, http"
     [before] = await queue.sql(f"SELECT {same} FROM howdah.tasks WHERE id = %s", old)
     [after] = await queue.sql(f"SELECT {same} FROM howdah.tasks WHERE id = %s", new)
     [edited] = await queue.sql("SELECT payload::text, replayed_from FROM howdah.tasks WHERE id = %s", new)
