@@ -24,7 +24,7 @@ from howdah.core.errors import Refused
 from howdah.core.pointer import escape, fault_of, pointer_at, unescape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from howdah.api.operation_shapes import Edits
     from howdah.core.addresses import AddressPolicy
@@ -168,7 +168,7 @@ def read_result(body: bytes, result_bytes_max: int) -> bytes | None:
     _refuse_duplicates(body, {**parsed, "result": None}, [result], depth=1)
     if len(result) > result_bytes_max:
         raise invalid("/result", f"must be at most {result_bytes_max} bytes", "payload_too_large")
-    _refuse_nul(body, parsed, "")
+    _refuse_nul(body, parsed, "", opaque=frozenset())
     return None if result == b"null" else result
 
 
@@ -430,11 +430,11 @@ def _find_duplicate(value: Any, pointer: str, depth: int) -> None:
             _find_duplicate(part, f"{pointer}/{escape(key)}", depth - 1)
 
 
-def _refuse_nul(body: bytes, parsed: dict[str, Any], prefix: str) -> None:
+def _refuse_nul(body: bytes, parsed: dict[str, Any], prefix: str, opaque: Container[str] = _OPAQUE) -> None:
     """Refuse NUL in texts outside of the payload: PostgreSQL cannot store it (of payloads, it says so itself)."""
     if b"\\u0000" not in body:
         return
-    for pointer, text in _texts({key: part for key, part in parsed.items() if key not in _OPAQUE}, prefix):
+    for pointer, text in _texts({key: part for key, part in parsed.items() if key not in opaque}, prefix):
         if "\0" in text:
             raise invalid(pointer, "must not contain \\u0000")
 
