@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "M9",
         "a create is acknowledged before its commit",
-        "app/howdah/api/writer.py",
+        "app/howdah/api/committer.py",
         "await self._serve(conn)",
         "await conn.set_autocommit(False)\n                        await self._serve(conn)",
         "tests/integration/api/test_writer.py::test_create_is_answered_after_its_commit",

@@ -49,6 +49,7 @@
  * delay is over at once, run_now and the other changes of a waiting task are left out since they move no lease.
  * A statement that locks one row and changes it is one step; a transaction of several is one step each, with the lock
  * held between them. A worker that stops for ever, or goes on much later, is one whose next step is not scheduled.
+ * A receiver of a callback that answered 202 is the holder of the lease, as the worker was that handed it on.
  * HANDLERS_APART is no mutant: it shows that handlers can overlap, which is why guarantees.md does not promise it.
  */
 

@@ -110,8 +110,11 @@ class Listener:
         finally:
             receiving.cancel()
             stopping.cancel()
-            await asyncio.gather(receiving, stopping, return_exceptions=True)
-            await self._disconnect()
+            try:
+                await asyncio.gather(receiving, stopping, return_exceptions=True)
+            finally:
+                # Also if this is cancelled while it stops.
+                await self._disconnect()
 
     async def _receive_forever(self) -> None:
         waits = delays()
