@@ -198,3 +198,12 @@ async def test_runs_and_queues_and_workers_have_pages(api: Api) -> None:
     assert [run["claim_no"] for page in runs for run in page] == [1, 2, 3, 4, 5]
     assert [queue["name"] for page in queues for queue in page] == ["q", "z1", "z2", "z3", "z4"]
     assert [worker["name"] for page in workers for worker in page] == ["w5", "w4", "w3", "w2", "w1"]
+
+
+async def test_instants_of_all_years_are_taken(api: Api) -> None:
+    """The first and the last that can be written bound a list like any other."""
+    task = await api.create()
+    for first, last in (("0001-01-01T00:00:01Z", "9999-12-31T23:59:59Z"),):
+        page = (await api.get(f"/v1/tasks?created_after={first}&created_before={last}")).json()
+        assert [each["id"] for each in page["data"]] == [task["id"]]
+        assert (await api.get(f"/v1/tasks?created_before={first}")).json()["data"] == []

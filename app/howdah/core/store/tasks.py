@@ -36,6 +36,7 @@ LOOK_ROWS_MAX: Final = 10_000
 _ID_AGE_MAX: Final = timedelta(hours=1)
 _ID_AHEAD_MAX: Final = timedelta(minutes=1)
 _ID_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
 
@@ -407,8 +408,9 @@ class Tasks:
 def _id_bounds(wanted: Filter) -> tuple[UUID, UUID]:
     """Return the ids between which all tasks lie that were created between two instants."""
     after, before = wanted.created_after, wanted.created_before
-    low = ID_MIN if after is None else uuid7_floor(max(after - _ID_AGE_MAX, _ID_EPOCH))
-    high = ID_MAX if before is None else uuid7_floor(max(before + _ID_AHEAD_MAX, _ID_EPOCH))
+    # Bounded first: Python has no instants beyond the years 1 and 9999 to reckon with.
+    low = ID_MIN if after is None else uuid7_floor(max(after, _ID_EPOCH + _ID_AGE_MAX) - _ID_AGE_MAX)
+    high = ID_MAX if before is None else uuid7_floor(max(min(before, _LAST) + _ID_AHEAD_MAX, _ID_EPOCH))
     return low, high
 
 
