@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from howdah.core import metrics
 from howdah.core.store.flow_keys import FlowKeys
 from howdah.core.store.outlived_runs import PAGE_RUNS, OutlivedRuns
-from howdah.core.wake import LaneReady
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
@@ -43,6 +42,5 @@ class Expire(Chore):
             metrics.TASKS_EXPIRED.inc(len(ended))
             _logger.info("tasks_expired", extra={"fields": {"count": len(ended), "task_id": str(ended[0].task_id)}})
         left_key_ids = sorted({run.left_key_id for run in ended if run.left_key_id is not None})
-        due = await self._keys.settle(conn, [], left_key_ids) if left_key_ids else []
-        words = [LaneReady.at(lane.queue_id, lane.priority, lane.run_at) for lane in due]
+        words = await self._keys.settle(conn, [], left_key_ids) if left_key_ids else []
         return Round(next_in_s=0 if len(ended) == PAGE_RUNS else INTERVAL_S, words=words)

@@ -84,8 +84,7 @@ class Rescue(Chore):
         if not limited:
             return []
         key_ids = {run.flow_key_id for run in limited if run.flow_key_id is not None}
-        due = await self._keys.settle(conn, sorted({run.queue_id for run in limited}), sorted(key_ids))
-        return [LaneReady.at(lane.queue_id, lane.priority, lane.run_at) for lane in due]
+        return await self._keys.settle(conn, sorted({run.queue_id for run in limited}), sorted(key_ids))
 
     async def _defer(self, conn: Connection, unrescued: Sequence[Unrescued]) -> None:
         """Let no run that cannot be ended stand in the way of those behind it."""

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from howdah.core.store.flow_keys import FlowKeys
-from howdah.core.wake import LaneReady
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
@@ -42,11 +41,10 @@ class Settle(Chore):
         began = time.monotonic()
         seen = await self._keys.walk(conn, held.state.get("after_id", 0), PAGE_KEYS)
         waited_for = [key.id for key in seen if key.is_waited_for]
-        due = await self._keys.settle(conn, [], waited_for) if waited_for else []
+        words = await self._keys.settle(conn, [], waited_for) if waited_for else []
         cost_s += time.monotonic() - began
-        if due:
-            _logger.warning("places_given", extra={"fields": {"lanes": len(due)}})
-        words = [LaneReady.at(lane.queue_id, lane.priority, lane.run_at) for lane in due]
+        if words:
+            _logger.warning("places_given", extra={"fields": {"lanes": len(words)}})
         if len(seen) == PAGE_KEYS:
             return Round(next_in_s=0, state={"after_id": seen[-1].id, "cost_s": cost_s}, words=words)
         return Round(next_in_s=max(INTERVAL_S_MIN, REST * cost_s), state={}, words=words)

@@ -189,6 +189,10 @@ class Call:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    async def body_if_any(self) -> bytes:
+        """Return the body of a request that may have none, as `body` does with the usual bound; empty without one."""
+        return await self.body(self.backend.settings.body_bytes_max) if self.has_body() else b""
+
     async def body(self, bytes_max: int) -> bytes:
         """Return the body of a request with JSON.
 

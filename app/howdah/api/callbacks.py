@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from howdah.api.bodies import read, read_result
+from howdah.api.bounds import seconds_of
 from howdah.api.call import Answer, json_answer
 from howdah.api.callback_shapes import (
     ERROR_MESSAGE_LENGTH_MAX,
@@ -26,9 +27,8 @@ from howdah.api.callback_shapes import (
 from howdah.api.problems import Problem, invalid
 from howdah.core.callback_tokens import split_token
 from howdah.core.decisions import RETRY_S_MAX
-from howdah.core.errors import DurationInvalid, StorageUnavailable
+from howdah.core.errors import StorageUnavailable
 from howdah.core.model import Report
-from howdah.core.units import parse_duration
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -88,7 +88,7 @@ async def complete(call: Call) -> Answer:
     A repeat is answered `already_finished`; after the end of the attempt by other means it is 409.
     """
     caller = await _caller(call)
-    body = await _body(call)
+    body = await call.body_if_any()
     limit = min(call.backend.settings.payload_bytes_max, caller.tenant.payload_bytes_max)
     return await _record(call, caller, _report(caller, "succeeded", result=read_result(body, limit) if body else None))
 
@@ -99,7 +99,7 @@ async def fail(call: Call) -> Answer:
     A repeat is answered `already_finished`; after the end of the attempt by other means it is 409.
     """
     caller = await _caller(call)
-    body = await _body(call)
+    body = await call.body_if_any()
     given = read(body, CallbackFail) if body else CallbackFail()
     retryable, retry_in_s = _decision(given)
     report = _report(
@@ -119,9 +119,11 @@ async def heartbeat(call: Call) -> Answer:
     No heartbeat moves the deadline, which is the client's `http.callback_timeout`.
     """
     caller = await _caller(call)
-    body = await _body(call)
+    body = await call.body_if_any()
     given = read(body, CallbackHeartbeat) if body else CallbackHeartbeat()
-    extend_s = None if given.extend is msgspec.UNSET else _seconds(given.extend, "/extend", EXTEND_S_MIN, EXTEND_S_MAX)
+    extend_s = None
+    if given.extend is not msgspec.UNSET:
+        extend_s = seconds_of(given.extend, "/extend", EXTEND_S_MIN, EXTEND_S_MAX)
     runs, lease = call.backend.runs, caller.token.lease
     async with call.backend.database.transaction() as conn:
         extended = await runs.extend(conn, lease, extend_s)
@@ -148,17 +150,13 @@ async def _caller(call: Call) -> _Caller:
     return caller
 
 
-async def _body(call: Call) -> bytes:
-    return await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
-
-
 def _decision(given: CallbackFail) -> tuple[bool | None, float | None]:
     """Return whether there shall be another attempt, None if the policy decides, and when."""
     if given.retry_in is msgspec.UNSET:
         return None if given.retryable is msgspec.UNSET else given.retryable, None
     if given.retryable is False:
         raise invalid("/retry_in", "excludes retryable false")
-    return True, _seconds(given.retry_in, "/retry_in", 0.0, RETRY_S_MAX)
+    return True, seconds_of(given.retry_in, "/retry_in", 0.0, RETRY_S_MAX)
 
 
 def _error(given: CallbackFail) -> CallbackError:
@@ -168,16 +166,6 @@ def _error(given: CallbackFail) -> CallbackError:
     if len(error.message) > ERROR_MESSAGE_LENGTH_MAX:
         raise invalid("/error/message", f"must have at most {ERROR_MESSAGE_LENGTH_MAX} characters")
     return error
-
-
-def _seconds(text: str, pointer: str, low: float, high: float) -> float:
-    try:
-        seconds = parse_duration(text)
-    except DurationInvalid as error:
-        raise invalid(pointer, str(error)) from None
-    if not low <= seconds <= high:
-        raise invalid(pointer, f"must be a duration from {low:g} to {high:g} seconds")
-    return seconds
 
 
 def _report(

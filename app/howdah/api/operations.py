@@ -98,7 +98,7 @@ async def cancel(call: Call) -> Answer:
 
 async def _read(call: Call, shape: type[T]) -> tuple[bytes, T]:
     """Read a body that may be left out: then nothing is said in it."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     return body, read_edited(body or b"{}", shape)
 
 

@@ -9,15 +9,14 @@ import msgspec
 
 from howdah.api import shapes
 from howdah.api.bodies import read
+from howdah.api.bounds import check_count, seconds_of
 from howdah.api.call import Answer, json_answer
 from howdah.api.changes import at_once, once
 from howdah.api.paging import limit_of, query, read_cursor, write_cursor
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.task_view import duration
 from howdah.core import retry
-from howdah.core.errors import DurationInvalid
 from howdah.core.store.queues import KINDS, QueueChange
-from howdah.core.units import parse_duration
 from howdah.core.wake import CatalogueChanged
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ async def delete(call: Call) -> Answer:
 
 async def pause(call: Call) -> Answer:
     """Start nothing from a queue, until a time or until it is resumed; what runs goes on."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     asked = read(body, shapes.QueuePause) if body else shapes.QueuePause()
     until, for_s = _end_of(asked)
     reason = None if asked.reason is msgspec.UNSET else asked.reason
@@ -172,7 +171,7 @@ async def _changed(call: Call, body: bytes, change: Change) -> Answer:
 
 async def _nothing_in(call: Call) -> bytes:
     """Return a body that may be left out, and holds nothing."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     if body:
         read(body, shapes.Nothing)
     return body
@@ -229,22 +228,23 @@ def _checked(settings: shapes.QueueWrite) -> QueueChange:
             raise Problem("validation", f"{refusals[0].pointer} {refusals[0].detail}", faults)
         change = change._replace(retry=written)
     if settings.timeout is not msgspec.UNSET:
-        timeout_s = _seconds(settings.timeout, "/timeout", TIMEOUT_S_MIN, TIMEOUT_S_MAX, "0.1 seconds to 24 hours")
+        allowed = "from 0.1 seconds to 24 hours"
+        timeout_s = seconds_of(settings.timeout, "/timeout", TIMEOUT_S_MIN, TIMEOUT_S_MAX, allowed)
         change = change._replace(timeout_s=timeout_s)
     if settings.keep_history is not msgspec.UNSET:
         change = change._replace(keep_history=settings.keep_history)
     if settings.max_depth is not msgspec.UNSET:
-        if settings.max_depth is not None and not 1 <= settings.max_depth <= DEPTH_MAX:
-            raise invalid("/max_depth", f"must be a whole number from 1 to {DEPTH_MAX}")
+        if settings.max_depth is not None:
+            check_count(settings.max_depth, "/max_depth", DEPTH_MAX)
         change = change._replace(sets_depth=True, max_depth=settings.max_depth)
     if settings.max_age is not msgspec.UNSET:
         age_s = None
         if settings.max_age is not None:
-            age_s = _seconds(settings.max_age, "/max_age", 1.0, AHEAD_S_MAX, "1 second to 366 days")
+            age_s = seconds_of(settings.max_age, "/max_age", 1.0, AHEAD_S_MAX, "from 1 second to 366 days")
         change = change._replace(sets_age=True, max_age_s=age_s)
     if settings.max_running is not msgspec.UNSET:
-        if settings.max_running is not None and not 1 <= settings.max_running <= LIMIT_MAX:
-            raise invalid("/max_running", f"must be a whole number from 1 to {LIMIT_MAX}")
+        if settings.max_running is not None:
+            check_count(settings.max_running, "/max_running", LIMIT_MAX)
         change = change._replace(sets_running=True, max_running=settings.max_running)
     if settings.rate is not msgspec.UNSET:
         change = change._replace(sets_rate=True, rate=None if settings.rate is None else _rate(settings.rate))
@@ -252,11 +252,10 @@ def _checked(settings: shapes.QueueWrite) -> QueueChange:
 
 
 def _rate(rate: shapes.Rate) -> bytes:
-    for field in ("limit", "burst"):
-        number = getattr(rate, field)
-        if number is not msgspec.UNSET and not 1 <= number <= LIMIT_MAX:
-            raise invalid(f"/rate/{field}", f"must be a whole number from 1 to {LIMIT_MAX}")
-    _seconds(rate.period, "/rate/period", 1.0, PERIOD_S_MAX, "1 second to 24 hours")
+    check_count(rate.limit, "/rate/limit", LIMIT_MAX)
+    if rate.burst is not msgspec.UNSET:
+        check_count(rate.burst, "/rate/burst", LIMIT_MAX)
+    seconds_of(rate.period, "/rate/period", 1.0, PERIOD_S_MAX, "from 1 second to 24 hours")
     return msgspec.json.encode(rate)
 
 
@@ -271,7 +270,7 @@ def _end_of(asked: shapes.QueuePause) -> tuple[datetime | None, float | None]:
     if asked.lasting is not msgspec.UNSET:
         if asked.until is not msgspec.UNSET:
             raise invalid("/for", "excludes until")
-        return None, _seconds(asked.lasting, "/for", 1.0, AHEAD_S_MAX, "1 second to 366 days")
+        return None, seconds_of(asked.lasting, "/for", 1.0, AHEAD_S_MAX, "from 1 second to 366 days")
     if asked.until is msgspec.UNSET:
         return None, None
     try:
@@ -279,16 +278,6 @@ def _end_of(asked: shapes.QueuePause) -> tuple[datetime | None, float | None]:
     except msgspec.ValidationError:
         raise invalid("/until", "must be an RFC 3339 timestamp with an offset") from None
     return until, None
-
-
-def _seconds(text: str, pointer: str, at_least: float, at_most: float, said: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except DurationInvalid as error:
-        raise invalid(pointer, str(error)) from None
-    if not at_least <= seconds <= at_most:
-        raise invalid(pointer, f"must be a duration from {said}")
-    return seconds
 
 
 def _queue_of(row: QueueSettings) -> shapes.Queue:

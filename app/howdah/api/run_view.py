@@ -9,15 +9,15 @@ from uuid import UUID
 import msgspec
 
 from howdah.api import run_shapes, shapes
+from howdah.api.bounds import seconds_of
 from howdah.api.problems import invalid
 from howdah.api.task_view import duration
 from howdah.core.db.arrays import instant_at
 from howdah.core.decisions import RETRY_S_MAX, SNOOZE_S_MAX
-from howdah.core.errors import DurationInvalid, ResultInvalid
+from howdah.core.errors import ResultInvalid
 from howdah.core.failures import error_text
 from howdah.core.model import ClaimedRun, Report, jsonb_text
 from howdah.core.store.runs import GRACE_S
-from howdah.core.units import parse_duration
 from howdah.handlers import check_result
 
 if TYPE_CHECKING:
@@ -114,13 +114,7 @@ def _retry_in_s(end: run_shapes.RunEnd, pointer: str) -> float | None:
     if end.outcome not in ("failed", "timed_out", "snoozed"):
         raise invalid(pointer, "is for failed, timed_out and snoozed only")
     s_max = SNOOZE_S_MAX if end.outcome == "snoozed" else RETRY_S_MAX
-    try:
-        seconds = parse_duration(end.retry_in)
-    except DurationInvalid as error:
-        raise invalid(pointer, str(error)) from None
-    if seconds > s_max:
-        raise invalid(pointer, f"must be a duration of at most {duration(s_max)}")
-    return seconds
+    return seconds_of(end.retry_in, pointer, 0, s_max, f"of at most {duration(s_max)}")
 
 
 def _result(raw: msgspec.Raw | msgspec.UnsetType, pointer: str) -> bytes | None:

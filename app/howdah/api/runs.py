@@ -10,6 +10,7 @@ import msgspec
 
 from howdah.api import run_shapes, shapes
 from howdah.api.bodies import read, read_runs
+from howdah.api.bounds import check_count, seconds_of
 from howdah.api.call import Answer, ClientGone, json_answer
 from howdah.api.idempotency import hash_of, key_of
 from howdah.api.problems import Fault, Problem, invalid
@@ -18,9 +19,7 @@ from howdah.api.pulls import new_token
 from howdah.api.reporter import released
 from howdah.api.run_view import claimed_run, report_of, verdict_of
 from howdah.core.db.arrays import instant_at
-from howdah.core.errors import DurationInvalid
 from howdah.core.model import ClaimedRun, LeaseKey, Report
-from howdah.core.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +53,8 @@ async def claim(call: Call) -> Answer:
     body = await call.body(call.backend.settings.body_bytes_max)
     wanted = read(body, run_shapes.Claim)
     key = _line_key(call, wanted)
-    lease_s, wait_s = _lease_s(wanted.lease), _duration_s(wanted.wait, "/wait", 0, WAIT_S_MAX)
-    if not 1 <= wanted.max <= RUN_COUNT_MAX:
-        raise invalid("/max", f"must be a whole number from 1 to {RUN_COUNT_MAX}")
+    lease_s, wait_s = _lease_s(wanted.lease), seconds_of(wanted.wait, "/wait", 0, WAIT_S_MAX)
+    check_count(wanted.max, "/max", RUN_COUNT_MAX)
     repeat_key = key_of(call)
     pulls = call.backend.pulls
     worker_id = await pulls.register(key, _consumer(call, wanted), wanted.max, lease_s)
@@ -157,17 +155,7 @@ def _consumer(call: Call, wanted: run_shapes.Claim) -> str:
 
 
 def _lease_s(text: str) -> float:
-    return _duration_s(text, "/lease", LEASE_S_MIN, LEASE_S_MAX)
-
-
-def _duration_s(text: str, pointer: str, s_min: float, s_max: float) -> float:
-    try:
-        seconds = parse_duration(text)
-    except DurationInvalid as error:
-        raise invalid(pointer, str(error)) from None
-    if not s_min <= seconds <= s_max:
-        raise invalid(pointer, f"must be a duration from {s_min:g} to {s_max:g} seconds")
-    return seconds
+    return seconds_of(text, "/lease", LEASE_S_MIN, LEASE_S_MAX)
 
 
 async def _remember(call: Call, repeat_key: str, body: bytes, token: bytes) -> bytes | None:

@@ -107,7 +107,7 @@ async def list_page(call: Call) -> Answer:
 
 async def cancel(call: Call) -> Answer:
     """Cancel a task; a running one is asked to stop in the mode that the body says."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     mode = read(body, shapes.Cancel).mode if body else "soft"
     task_id = id_of(call)
     return await once(call, body, lambda conn: _cancel_in(conn, call, task_id, mode))
@@ -126,7 +126,7 @@ async def run_now(call: Call) -> Answer:
 
 async def retry(call: Call) -> Answer:
     """Take a dead letter back to its queue, with all its attempts, or with edits make a new task of it."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     edits = read_edited(body or b"{}", Edits)
     task_id = id_of(call)
     changes = call.backend.task_changes
@@ -142,7 +142,7 @@ async def retry(call: Call) -> Answer:
 
     async def replace(conn: Connection) -> Answer:
         new_id = await changes.replay_edited(conn, call.key.tenant, task_id, written)
-        return await _shown(conn, call, new_id, 201, (b"location", f"/v1/tasks/{new_id}".encode()))
+        return await _shown(conn, call, new_id, 201, _location(str(new_id)))
 
     return await once(call, body, replace)
 
@@ -226,7 +226,7 @@ async def _cancel_in(conn: Connection, call: Call, task_id: UUID, mode: CancelMo
 
 async def _post(call: Call, change: Change) -> Answer:
     """Change a task, and answer it as it stands then."""
-    body = await call.body(call.backend.settings.body_bytes_max) if call.has_body() else b""
+    body = await call.body_if_any()
     if body:
         read(body, shapes.Nothing)
     task_id = id_of(call)

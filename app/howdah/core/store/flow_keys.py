@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from howdah.core.db.queries import load
+from howdah.core.wake import LaneReady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from howdah.core.db.connect import Connection
 
@@ -19,14 +19,6 @@ class FlowKeySeen(NamedTuple):
     id: int
     is_waited_for: bool
     """Whether a run is parked until it has room."""
-
-
-class LaneDue(NamedTuple):
-    """A lane that has due runs, and since when the oldest is due."""
-
-    queue_id: int
-    priority: int
-    run_at: datetime
 
 
 class FlowKeys:
@@ -42,8 +34,8 @@ class FlowKeys:
         cursor = await conn.execute(self._walk, {"after_id": after_id, "key_count_max": key_count_max})
         return [FlowKeySeen(*row) for row in await cursor.fetchall()]
 
-    async def settle(self, conn: Connection, queue_ids: Sequence[int], flow_key_ids: Sequence[int]) -> list[LaneDue]:
-        """Give what is free of these queues and keys to those that wait; return lanes to announce.
+    async def settle(self, conn: Connection, queue_ids: Sequence[int], flow_key_ids: Sequence[int]) -> list[LaneReady]:
+        """Give what is free of these queues and keys to those that wait; return what to announce.
 
         Args:
             conn: In a transaction, after the statements that ended runs of them.
@@ -51,4 +43,4 @@ class FlowKeys:
             flow_key_ids: Keys.
         """
         cursor = await conn.execute(self._settle, {"queue_ids": list(queue_ids), "flow_key_ids": list(flow_key_ids)})
-        return [LaneDue(*row) for row in await cursor.fetchall()]
+        return [LaneReady.at(*row) for row in await cursor.fetchall()]
