@@ -59,6 +59,11 @@ class Nginx:
         """Post a task through it."""
         return await self.client.post("/v1/tasks", json=TASK, headers={"Authorization": f"Bearer {key}", **headers})
 
+    async def logged(self, word: str) -> str:
+        """Return the log once it holds a word: nginx writes a line after the client has its answer."""
+        await eventually_async(lambda: word in self.log.read_text(), 5, f"{word} is in the log of requests")
+        return self.log.read_text()
+
 
 @pytest.fixture(params=[pytest.param("debian", marks=pytest.mark.system("nginx")), "wheel"])
 def nginx_program(request: pytest.FixtureRequest) -> str:

@@ -616,6 +616,8 @@ async def test_at_most_so_many_isolated_runs_go_on_at_once(bench: Workbench) -> 
         return held if sum(held) == 2 else None
 
     await eventually_async(running, 10, "two are under way")
+    # A run is under way in PostgreSQL before its child has become a program of its own.
+    await eventually_async(lambda: len(_children(process.pid)) >= 2, 10, "each of them has a child")
     assert len(pids) == 1
     assert len(_children(process.pid)) == 2
 
