@@ -407,6 +407,8 @@ CREATE TABLE howdah.runs (
     flow_state smallint,
     awaiting_at timestamp with time zone,
     expires_at timestamp with time zone,
+    batch_id uuid,
+    has_follow_ups boolean,
     CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
     CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
     CONSTRAINT runs_cancel_mode_check CHECK (((cancel_mode IS NULL) OR ((cancel_mode = ANY (ARRAY['soft'::text, 'hard'::text])) AND (lease_token IS NOT NULL)))),
@@ -439,6 +441,8 @@ COMMENT ON COLUMN howdah.runs.flow_key_id IS 'Flow key of its task; NULL if it h
 COMMENT ON COLUMN howdah.runs.flow_state IS '0 no claim has come to it yet, 1 parked until its flow key has room (blocked_by 4), 2 holds a place of its key until the task ends.';
 COMMENT ON COLUMN howdah.runs.awaiting_at IS 'When its receiver answered 202: since then it waits for the callback, and no worker renews its lease. NULL for all others.';
 COMMENT ON COLUMN howdah.runs.expires_at IS 'Not claimable from this time on; the task''s.';
+COMMENT ON COLUMN howdah.runs.batch_id IS 'The batch that its task belongs to.';
+COMMENT ON COLUMN howdah.runs.has_follow_ups IS 'True if its task has follow_ups: whoever ends it calls howdah.follow in the same transaction. Never false.';
 
 CREATE TABLE howdah.targets (
     id integer NOT NULL,
@@ -589,6 +593,9 @@ CREATE TABLE howdah.tasks (
     replayed_from uuid,
     expires_at timestamp with time zone,
     dedup jsonb,
+    parent_id uuid,
+    batch_id uuid,
+    follow_ups json,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
     CONSTRAINT tasks_run_at_check CHECK (isfinite(run_at))
@@ -613,6 +620,9 @@ COMMENT ON COLUMN howdah.tasks.flow IS 'Flow key with its limits, as the client 
 COMMENT ON COLUMN howdah.tasks.replayed_from IS 'The dead letter that this task was made from, by a replay with edits.';
 COMMENT ON COLUMN howdah.tasks.expires_at IS 'No attempt starts at or after this time; NULL: no such time.';
 COMMENT ON COLUMN howdah.tasks.dedup IS 'key, until and on_conflict, as given: what must not be there twice.';
+COMMENT ON COLUMN howdah.tasks.parent_id IS 'The task whose end enqueued this one, in the same transaction.';
+COMMENT ON COLUMN howdah.tasks.batch_id IS 'The batch that it belongs to.';
+COMMENT ON COLUMN howdah.tasks.follow_ups IS 'on_success and on_failure: tasks that are enqueued when this one succeeds, or fails or expires, with the fields of POST /v1/tasks.';
 
 ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME howdah.tenants_id_seq

@@ -69,6 +69,10 @@ class Queue:
         self.queue_id, self.target_id = names["queue_id"], names["target_id"]
         return [row["id"] for row in rows]
 
+    async def outlive(self, conn: psycopg.AsyncConnection[Row] | None = None, *, followed: bool = False) -> list[Row]:
+        """End the tasks whose time to start has passed: those that have follow-ups, or all others."""
+        return await self.run("run.expire", conn, has_follow_ups=followed, passed_by=[], run_count_max=500)
+
     async def claim(
         self,
         count: int = 1,

@@ -76,6 +76,10 @@ class Context(Protocol):
         """The task's tags."""
 
     @property
+    def parent_id(self) -> UUID | None:
+        """The task whose end enqueued this one, as its follow-up or by its handler."""
+
+    @property
     def deadline_at(self) -> datetime:
         """When this attempt times out, by the database's clock."""
 
@@ -114,6 +118,20 @@ class Context(Protocol):
 
         Returns:
             Whether it is true.
+        """
+
+    def enqueue(self, queue: str, handler: str | None = None, payload: Any = None, /, **options: Any) -> UUID:
+        """Enqueue a task that is stored together with this run's success, in one transaction, or not at all.
+
+        `options` are the other fields of `POST /v1/tasks`: `ctx.enqueue("emails", "welcome", {"to": to}, delay="5m")`.
+        A run enqueues at most 1,000 tasks, of 2 MiB together. If one of them is refused then, because its dedup
+        key is taken for example, the run fails as `enqueue_refused`.
+
+        Returns:
+            The id that the task will have.
+
+        Raises:
+            EnqueueInvalid: A field is unknown or has no JSON form, or there are too many tasks.
         """
 
     def transaction(self) -> Transaction:

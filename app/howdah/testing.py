@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypedDict
 
 import msgspec
 
-from howdah.core import ids, log
+from howdah.core import enqueued, ids, log
 from howdah.core.decisions import Decision
 from howdah.core.entries import Entry, entry, progress_entry
 from howdah.core.errors import TransactionUnavailable
@@ -47,6 +47,7 @@ class ContextFields(TypedDict, total=False):
     claim_no: int
     tags: Mapping[str, str]
     timeout_s: float
+    parent_id: UUID | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,10 +62,13 @@ class FakeContext:
     claim_no: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
+    parent_id: UUID | None = None
     deadline_at: datetime = field(init=False)
     log: log.TaskLog = field(init=False)
     entries: list[Entry] = field(init=False, default_factory=list)
     """What the handler added to the task's log, progress too."""
+    enqueued: list[dict[str, Any]] = field(init=False, default_factory=list)
+    """What it enqueued: the fields of each task, as `POST /v1/tasks` would take them, with its id."""
     _cancelled: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -115,6 +119,18 @@ class FakeContext:
             ResultInvalid: It has none, or is too large.
         """
         encode_result(result)
+
+    def enqueue(self, queue: str, handler: str | None = None, payload: Any = None, /, **options: Any) -> UUID:
+        """Add a task to `enqueued`.
+
+        Raises:
+            EnqueueInvalid: As in production: it cannot be a task, as far as that can be told without a database.
+        """
+        task_id = _mint.mint()
+        items = [msgspec.json.encode(fields) for fields in self.enqueued]
+        enqueued.add(items, task_id, queue, handler, payload, options)
+        self.enqueued.append(msgspec.json.decode(items[-1]))
+        return task_id
 
     def transaction(self) -> NoReturn:
         """Refuse.

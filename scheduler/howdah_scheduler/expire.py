@@ -43,4 +43,4 @@ class Expire(Chore):
             _logger.info("tasks_expired", extra={"fields": {"count": len(ended), "task_id": str(ended[0].task_id)}})
         left_key_ids = sorted({run.left_key_id for run in ended if run.left_key_id is not None})
         words = await self._keys.settle(conn, [], left_key_ids) if left_key_ids else []
-        return Round(next_in_s=0 if len(ended) == PAGE_RUNS else INTERVAL_S, words=words)
+        return Round(next_in_s=0 if len(ended) >= PAGE_RUNS else INTERVAL_S, words=words)

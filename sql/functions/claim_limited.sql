@@ -22,6 +22,8 @@
 -- moves: waiting -> blocked (hold)
 -- moves: waiting -> waiting (put_off)
 -- locks: queues in id order, then runs by run_at within each lane (SKIP LOCKED), then flow_keys in id order.
+-- Its columns have changed, which CREATE OR REPLACE refuses.
+DROP FUNCTION IF EXISTS howdah.claim_limited(integer[], smallint[], timestamptz[], uuid[], integer[], integer[], integer, uuid, double precision, double precision);
 CREATE OR REPLACE FUNCTION howdah.claim_limited(
     queue_ids integer[], priorities smallint[], horizon_run_ats timestamptz[], horizon_task_ids uuid[],
     shares integer[], target_ids integer[], worker_id integer, lease_token uuid, lease_s double precision, grace_s double precision
@@ -29,7 +31,8 @@ CREATE OR REPLACE FUNCTION howdah.claim_limited(
 RETURNS TABLE (
     tenant_id integer, task_id uuid, queue_id integer, target_id integer, priority smallint, claim_no integer,
     attempt integer, run_at timestamptz, queued_at timestamptz, timeout_s real, deadline_at timestamptz,
-    has_task boolean, payload json, http jsonb, tags jsonb, traceparent text, flow_key_id bigint
+    has_task boolean, payload json, http jsonb, tags jsonb, traceparent text, parent_id uuid, flow_key_id bigint,
+    batch_id uuid, has_follow_ups boolean
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -288,12 +291,13 @@ BEGIN
     RETURNING
         r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
         coalesce(t.timeout_s, picked.timeout_s), r.deadline_at,
-        t.id IS NOT NULL, t.payload, t.http, t.tags, t.traceparent, r.flow_key_id;
+        t.id IS NOT NULL, t.payload, t.http, t.tags, t.traceparent, t.parent_id, r.flow_key_id,
+        r.batch_id, r.has_follow_ups;
     RETURN QUERY
     SELECT
         NULL::integer, NULL::uuid, l.queue_id, NULL::integer, l.priority, NULL::integer, NULL::integer, NULL::timestamptz,
         NULL::timestamptz, NULL::real, NULL::timestamptz, NULL::boolean, NULL::json, NULL::jsonb, NULL::jsonb, NULL::text,
-        NULL::bigint
+        NULL::uuid, NULL::bigint, NULL::uuid, NULL::boolean
     FROM unnest(queue_ids, priorities, shares, lane_used, lane_passed) AS l (queue_id, priority, share, used, has_passed)
     WHERE l.has_passed AND l.used < l.share;
 END

@@ -18,10 +18,14 @@
 -- Unknown queues and targets with allowed names are made on first use, by an item that is not refused, and by
 -- an earlier statement, so that the main one also sees those that somebody else made at the same moment.
 --
+-- parents is NULL, or names for each item the task whose end enqueues it (see howdah.follow). Such tasks were promised:
+-- no drain and no cap of their queue refuses them, nor a limit of payloads that was lowered meanwhile, and ids that were
+-- given may be as old as a run can be. They go on with their parents' traces.
+--
 -- moves: new -> waiting (enqueue)
 -- Its columns have changed, which CREATE OR REPLACE refuses.
 DROP FUNCTION IF EXISTS howdah.enqueue_rows(integer, json, json[]);
-CREATE OR REPLACE FUNCTION howdah.enqueue_rows(tenant_id integer, items json, payloads json[])
+CREATE OR REPLACE FUNCTION howdah.enqueue_rows(tenant_id integer, items json, payloads json[], parents uuid[] DEFAULT NULL)
 RETURNS TABLE (
     ordinal integer, id uuid, created boolean, error text, queue_id integer, priority smallint, run_at timestamptz,
     due_at timestamptz, created_at timestamptz, timeout_s real, max_attempts integer, expires_at timestamptz
@@ -45,7 +49,7 @@ DECLARE
     name_pattern constant text := '^[a-z0-9][a-z0-9_.-]{0,127}$';
     now constant timestamptz := howdah.now();
     -- Ids of other times could fall outside of the partitions; a minute ahead allows for skew.
-    id_low constant uuid := howdah.id_floor(now - interval '1 hour');
+    id_low constant uuid := howdah.id_floor(now - CASE WHEN parents IS NULL THEN interval '1 hour' ELSE interval '25 hours' END);
     id_high constant uuid := howdah.id_floor(now + interval '1 minute');
     -- What howdah.take_keys says of each item, if any has a dedup key; else NULL.
     key_ids uuid[];
@@ -55,7 +59,9 @@ DECLARE
     held_priorities smallint[];
     held_run_ats timestamptz[];
 BEGIN
-    SELECT t.payload_bytes_max INTO bytes_max FROM howdah.tenants AS t WHERE t.id = tenant;
+    SELECT CASE WHEN parents IS NULL THEN t.payload_bytes_max ELSE 2147483647 END INTO bytes_max
+    FROM howdah.tenants AS t
+    WHERE t.id = tenant;
 
     SELECT
         array_agg(DISTINCT i.queue ORDER BY i.queue) FILTER (WHERE i.queue IS NOT NULL AND q.id IS NULL),
@@ -80,13 +86,13 @@ BEGIN
         WHERE i.problem IS NULL
             AND i.queue ~ name_pattern
             AND coalesce(i.handler ~ name_pattern, true)
-            AND NOT EXISTS (
+            AND (parents IS NOT NULL OR NOT EXISTS (
                 SELECT
                 FROM howdah.queues AS q
                 WHERE q.tenant_id = tenant
                     AND q.name = i.queue
                     AND howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NOT NULL
-            );
+            ));
     END IF;
 
     -- With an escape the words could be written in another way.
@@ -114,14 +120,22 @@ BEGIN
             coalesce(i.id, key_ids[i.ordinal], howdah.new_id(i.ordinal)) AS id,
             key_holders[i.ordinal] AS holder_id,
             dedups[i.ordinal] AS dedup,
-            i.priority, i.run_at, i.expires_at, i.timeout_s, i.traceparent, i.retry, i.flow, i.tags, i.http, i.payload,
+            i.priority, i.run_at, i.expires_at, i.timeout_s,
+            coalesce(
+                i.traceparent,
+                CASE WHEN parents IS NOT NULL THEN
+                    (SELECT p.traceparent FROM howdah.tasks AS p WHERE p.tenant_id = tenant AND p.id = parents[i.ordinal])
+                END
+            ) AS traceparent,
+            i.retry, i.flow, i.tags, i.http, i.follow_ups, i.payload,
             q.id AS queue_id,
             q.retry AS queue_retry,
             CASE WHEN i.http IS NULL THEN t.id ELSE 0 END AS target_id,
             coalesce(i.timeout_s, q.timeout_s)::real AS timeout_in_force_s,
             CASE
                 WHEN i.problem IS NOT NULL THEN i.problem
-                WHEN howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NOT NULL
+                WHEN parents IS NULL
+                    AND howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now) IS NOT NULL
                     -- One that is stored already is no new task: its answer was lost.
                     AND NOT EXISTS (SELECT FROM howdah.tasks AS known WHERE known.tenant_id = tenant AND known.id = i.id)
                     THEN howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now)
@@ -138,23 +152,27 @@ BEGIN
     stored AS (
         INSERT INTO howdah.tasks (
             tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, expires_at, traceparent, retry, flow,
-            tags, dedup, http, payload
+            tags, dedup, parent_id, follow_ups, http, payload
         )
         SELECT
             tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.expires_at, c.traceparent, c.retry,
-            c.flow, c.tags, c.dedup, c.http, c.payload
+            c.flow, c.tags, c.dedup, parents[c.ordinal], c.follow_ups, c.http, c.payload
         FROM checked AS c
         WHERE c.problem IS NULL AND c.holder_id IS NULL
         ORDER BY c.ordinal
         ON CONFLICT DO NOTHING
-        RETURNING id, queue_id, target_id, priority, run_at, expires_at, flow
+        RETURNING
+            id, queue_id, target_id, priority, run_at, expires_at, flow,
+            CASE WHEN follow_ups IS NOT NULL THEN true END AS has_follow_ups
     ),
     armed AS (
         INSERT INTO howdah.runs (
-            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, expires_at, flow_key_id, flow_state
+            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, expires_at, has_follow_ups,
+            flow_key_id, flow_state
         )
         SELECT
-            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, s.expires_at, f.id,
+            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, s.expires_at,
+            s.has_follow_ups, f.id,
             CASE WHEN f.id IS NOT NULL THEN 0 END
         FROM stored AS s
         -- Asked for each task that has one; a join would read all keys of the tenant.
@@ -182,4 +200,4 @@ BEGIN
     ORDER BY c.ordinal;
 END
 $$;
-COMMENT ON FUNCTION howdah.enqueue_rows(integer, json, json[]) IS 'Internal: what enqueue and the API share. Use howdah.enqueue or howdah.enqueue_many.';
+COMMENT ON FUNCTION howdah.enqueue_rows(integer, json, json[], uuid[]) IS 'Internal: what enqueue and the API share. Use howdah.enqueue or howdah.enqueue_many.';

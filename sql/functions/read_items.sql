@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION howdah.read_items(
 )
 RETURNS TABLE (
     ordinal integer, id uuid, queue text, handler text, priority smallint, run_at timestamptz, expires_at timestamptz,
-    timeout_s double precision, traceparent text, retry jsonb, flow jsonb, tags jsonb, http jsonb, payload json, problem text
+    timeout_s double precision, traceparent text, retry jsonb, flow jsonb, tags jsonb, http jsonb, follow_ups json,
+    payload json, problem text
 )
 LANGUAGE sql STABLE
 AS $$
@@ -23,7 +24,7 @@ AS $$
                     AND x.id::uuid < id_high
                     THEN x.id::uuid
             END AS id,
-            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent,
+            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent, x.on_success, x.on_failure,
             x.run_at AS run_at_given,
             x.delay AS delay_given,
             x.expires_at AS expires_at_given,
@@ -38,11 +39,12 @@ AS $$
         FROM ROWS FROM (
             json_to_recordset(items) AS (
                 id text, queue json, handler json, priority json, http jsonb, retry jsonb, flow jsonb, tags jsonb,
-                dedup jsonb, traceparent json, run_at json, delay json, expires_at json, expires_in json, timeout json
+                dedup jsonb, traceparent json, run_at json, delay json, expires_at json, expires_in json, timeout json,
+                on_success json, on_failure json
             )
         ) WITH ORDINALITY AS x (
             id, queue, handler, priority, http, retry, flow, tags, dedup, traceparent, run_at, delay,
-            expires_at, expires_in, timeout, ordinal
+            expires_at, expires_in, timeout, on_success, on_failure, ordinal
         )
     )
     SELECT
@@ -60,7 +62,14 @@ AS $$
         ) AS expires_at,
         i.timeout_s,
         i.traceparent #>> '{}' AS traceparent,
-        i.retry, i.flow, i.tags, i.http, i.payload,
+        i.retry, i.flow, i.tags, i.http,
+        CASE
+            WHEN i.on_failure IS NULL AND i.on_success IS NULL THEN NULL
+            WHEN i.on_failure IS NULL THEN json_build_object('on_success', i.on_success)
+            WHEN i.on_success IS NULL THEN json_build_object('on_failure', i.on_failure)
+            ELSE json_build_object('on_success', i.on_success, 'on_failure', i.on_failure)
+        END AS follow_ups,
+        i.payload,
         CASE
             WHEN i.has_id AND i.id IS NULL THEN 'validation /id must be a UUIDv7 of the last hour'
             WHEN i.queue IS NULL OR json_typeof(i.queue) <> 'string'
@@ -103,6 +112,10 @@ AS $$
                 THEN 'validation ' || howdah.dedup_problem(i.dedup)
             WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                 THEN 'validation /traceparent must be a W3C traceparent'
+            WHEN i.on_success IS NOT NULL AND howdah.follow_up_problem(i.on_success, '/on_success', bytes_max) IS NOT NULL
+                THEN howdah.follow_up_problem(i.on_success, '/on_success', bytes_max)
+            WHEN i.on_failure IS NOT NULL AND howdah.follow_up_problem(i.on_failure, '/on_failure', bytes_max) IS NOT NULL
+                THEN howdah.follow_up_problem(i.on_failure, '/on_failure', bytes_max)
             ELSE howdah.payload_flaw(i.payload::text, bytes_max)
         END AS problem
     FROM item AS i

@@ -86,9 +86,19 @@ BEGIN
         error := made.error;
         new_id := CASE WHEN made.error IS NULL THEN made.id END;
         IF made.error IS NULL THEN
+            -- As they are stored: in the items, numbers of their payloads would be written anew.
             UPDATE howdah.tasks AS t
-            SET replayed_from = old_ids[made.ordinal]
-            WHERE t.tenant_id = tenant AND t.id = made.id;
+            SET replayed_from = o.id, parent_id = o.parent_id, batch_id = o.batch_id, follow_ups = o.follow_ups
+            FROM howdah.tasks AS o
+            WHERE t.tenant_id = tenant AND t.id = made.id AND o.tenant_id = tenant AND o.id = old_ids[made.ordinal];
+            UPDATE howdah.runs AS r
+            SET has_follow_ups = true
+            FROM howdah.tasks AS o
+            WHERE r.tenant_id = tenant
+                AND r.task_id = made.id
+                AND o.tenant_id = tenant
+                AND o.id = old_ids[made.ordinal]
+                AND o.follow_ups IS NOT NULL;
             DELETE FROM howdah.dead_letters AS d WHERE d.tenant_id = tenant AND d.task_id = old_ids[made.ordinal];
         END IF;
         RETURN NEXT;

@@ -85,7 +85,8 @@ BEGIN
             l.place, l.task_id, l.queue_id, l.target_id, t.priority, l.claim_no, l.queued_at, t.expires_at,
             CASE WHEN t.flow IS NOT NULL THEN
                 (SELECT k.id FROM howdah.flow_keys AS k WHERE k.tenant_id = tenant AND k.key = t.flow ->> 'key')
-            END AS flow_key_id
+            END AS flow_key_id,
+            CASE WHEN t.follow_ups IS NOT NULL THEN true END AS has_follow_ups
     ),
     taken AS (
         DELETE FROM howdah.dead_letters AS d
@@ -95,11 +96,11 @@ BEGIN
     armed AS (
         INSERT INTO howdah.runs AS r (
             tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at, expires_at,
-            flow_key_id, flow_state
+            has_follow_ups, flow_key_id, flow_state
         )
         SELECT
             tenant, t.task_id, t.queue_id, t.target_id, t.priority, t.claim_no, now, t.queued_at, now, t.expires_at,
-            t.flow_key_id, CASE WHEN t.flow_key_id IS NOT NULL THEN 0 END
+            t.has_follow_ups, t.flow_key_id, CASE WHEN t.flow_key_id IS NOT NULL THEN 0 END
         FROM retimed AS t
         RETURNING r.task_id, r.queue_id, r.priority, r.run_at
     )

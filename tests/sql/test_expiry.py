@@ -107,9 +107,9 @@ async def test_waiting_task_expires(queue: Queue, state: str) -> None:
     elif state == "scheduled":
         await queue.sql("UPDATE howdah.runs SET run_at = run_at + '1 day', due_at = due_at + '1 day'")
     assert await queue.state(task) == state
-    assert await queue.run("run.expire") == []
+    assert await queue.outlive() == []
     await _pass(queue)
-    ended = await queue.run("run.expire")
+    ended = await queue.outlive()
     [row] = await queue.history()
 
     assert [each["task_id"] for each in ended] == [task]
@@ -123,7 +123,7 @@ async def test_task_expires_while_it_waits_for_another_attempt(queue: Queue) -> 
     [task] = await queue.enqueue(expires_in="1m", retry={"initial": "5m"})
     await queue.fail(await queue.claim())
     await _pass(queue, "2 minutes")
-    await queue.run("run.expire")
+    await queue.outlive()
     history = [(row["claim_no"], row["attempt"], row["outcome"], row["is_final"]) for row in await queue.history()]
 
     assert await queue.state(task) == "expired"
@@ -136,7 +136,7 @@ async def test_running_task_goes_on_past_its_expiry(queue: Queue) -> None:
     runs = await queue.claim()
     await _pass(queue)
 
-    assert await queue.run("run.expire") == []
+    assert await queue.outlive() == []
     assert len(await queue.complete(runs)) == 1
     assert await queue.state(task) == "succeeded"
 
@@ -149,7 +149,7 @@ async def test_run_that_comes_back_too_late_is_not_started_again(queue: Queue, e
     await _pass(queue)
     await (queue.release(runs) if end == "release" else queue.fail(runs))
     again = await queue.claim()
-    await queue.run("run.expire")
+    await queue.outlive()
 
     assert again == []
     assert await queue.state(task) == "expired"
@@ -169,7 +169,7 @@ async def test_claim_and_expiry_never_take_the_same_task(queue: Queue) -> None:
             claimed.extend(run["task_id"] for run in runs)
 
     async def expire() -> None:
-        while rows := await queue.run("run.expire", late):
+        while rows := await queue.outlive(late):
             expired.extend(row["task_id"] for row in rows)
 
     async with late.transaction():
@@ -190,8 +190,8 @@ async def test_expiry_waits_for_nobody(queue: Queue) -> None:
     holder = await queue.connect()
     async with holder.transaction():
         await holder.execute("SELECT 1 FROM howdah.runs WHERE task_id = %s FOR UPDATE", [locked])
-        first = await asyncio.wait_for(queue.run("run.expire"), timeout=5)
-    second = await queue.run("run.expire")
+        first = await asyncio.wait_for(queue.outlive(), timeout=5)
+    second = await queue.outlive()
 
     assert [[row["task_id"] for row in rows] for rows in (first, second)] == [[free], [locked]]
 
@@ -262,7 +262,7 @@ async def test_retried_task_may_be_given_an_expiry_before_its_next_attempt(queue
     await queue.fail(await queue.claim())
     await _change(queue, task, expires_at=await _instant(queue, "60 seconds"))
     await _pass(queue, "2 minutes")
-    await queue.run("run.expire")
+    await queue.outlive()
 
     assert await queue.state(task) == "expired"
 
@@ -271,7 +271,7 @@ async def test_expired_task_is_not_made_due(queue: Queue) -> None:
     """Before the scheduler has ended it, and after."""
     task = await _expired(queue)
     first = await _refusal(queue, "run_now", task)
-    await queue.run("run.expire")
+    await queue.outlive()
     second = await _refusal(queue, "run_now", task)
 
     assert (first[0], second[0]) == ("JQ409", "JQ409")
@@ -297,7 +297,7 @@ async def test_dead_letter_that_is_replayed_in_time_still_expires(queue: Queue) 
     await queue.fail(await queue.claim())
     await queue.sql("SELECT howdah.replay(%s)", task)
     await _pass(queue)
-    await queue.run("run.expire")
+    await queue.outlive()
 
     assert await queue.state(task) == "expired"
 
@@ -309,7 +309,7 @@ async def test_explain_tells_when_a_waiting_task_expires(queue: Queue) -> None:
     [run] = await queue.sql("SELECT expires_at FROM howdah.runs")
     await _pass(queue, "3 hours")
     late = await queue.sql("SELECT code, message FROM howdah.explain(%s)", task)
-    await queue.run("run.expire")
+    await queue.outlive()
     [ended] = await queue.sql("SELECT code, message FROM howdah.explain(%s)", task)
 
     assert [row["code"] for row in ahead] == ["not_due", "no_worker", "expires"]
@@ -325,7 +325,7 @@ async def test_views_show_what_expires_and_what_should_have(queue: Queue) -> Non
     before = await queue.sql("SELECT 1 FROM howdah.stuck")
     await _pass(queue)
     during = await queue.sql("SELECT problem, task_id, since_s::float FROM howdah.stuck WHERE problem = 'past_expiry'")
-    await queue.run("run.expire")
+    await queue.outlive()
     after = await queue.sql("SELECT 1 FROM howdah.stuck")
     [finished] = await queue.sql("SELECT task_id, state FROM howdah.tasks_finished")
 

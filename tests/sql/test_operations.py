@@ -197,6 +197,9 @@ async def test_every_column_of_a_task_is_taken_over_or_meant_to_be_new(queue: Qu
         "tags",
         "http",
         "payload",
+        "parent_id",
+        "follow_ups",
+        "batch_id",
     }
     new = {"id", "created_at", "run_at", "replayed_from"}
 

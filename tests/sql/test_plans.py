@@ -138,7 +138,13 @@ CASES: Final = [
     Case("run.find_leased", BATCH, 12, {}),  # 4.0, 4.0
     Case("run.find_recorded", BATCH, 5, {}, before=FINISH),  # 2.0, 0.4
     Case("run.lock_expired", BATCH, 5, {"hold_until": None}, before=EXPIRE),  # 1.0, 1.0
-    Case("run.expire", BATCH, 35, {}, before=OUTLIVE),  # 14.7, 14.7
+    Case(
+        "run.expire",
+        BATCH,
+        35,
+        {"has_follow_ups": False, "passed_by": [], "run_count_max": 500},
+        before=OUTLIVE,
+    ),  # 14.7, 14.7
     Case("log.insert", 1, 20_000, LOG),
     Case("run.park", 1_000, 60, LANE),  # 20.5, 20.5
     Case("run.unpark", 100, 70, {**LANE, "after_task_id": uuid.UUID(int=0)}, before=PARK),  # 29.9, 34.4

@@ -233,6 +233,10 @@ class Finisher:
             self._refused(by_key[key], outcome)
         for key, reason in recorded.replaced:
             self._log(by_key[key], "result_not_storable", reason=reason)
+        for task_id, reason in recorded.unfollowed:
+            _logger.warning(
+                "follow_up_refused", extra={"fields": {"task_id": str(UUID(bytes=task_id)), "reason": reason}}
+            )
         for key, reason in recorded.unrecorded:
             self._log(by_key[key], "report_not_recorded", reason=reason)
 

@@ -25,6 +25,7 @@ from howdah.core.db.arrays import read_raw
 from howdah.core.db.connect import connect_sync
 from howdah.core.errors import DatabaseUnavailable
 from howdah.core.service import ExitCode, abort
+from howdah.core.store.reports import fail_sync
 from howdah.core.store.runs import execute_sync
 from howdah_worker import outcome
 from howdah_worker.connection import ANSWER_S, PROCESS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from howdah.core.settings import Settings
-    from howdah.core.store.runs import Runs, Statement, SyncConnection
+    from howdah.core.store.runs import Runs, SyncConnection
     from howdah.core.store.workers import Workers
     from howdah_worker.executor import Executor
 
@@ -286,7 +287,8 @@ class LeaseKeeper:
             if run.child is not None:
                 run.child.kill()
             run.report = run.report_of(outcome.timed_out(run.timeout_s), now - run.started_at)
-        self._end_runs(self._runs.fail([run.report for run in overdue]))
+        reports = [run.report for run in overdue]
+        self._end_runs(lambda conn: fail_sync(conn, self._runs, reports))
         self.forget(overdue)
         self._hand_back(run for run in list(self._held) if run.stage is Stage.WAITING)
         assert self._executor is not None
@@ -297,13 +299,13 @@ class LeaseKeeper:
         for run in given:
             run.stage = Stage.GONE
         if given:
-            self._end_runs(self._runs.release([run.key for run in given]))
+            self._end_runs(lambda conn: execute_sync(conn, self._runs.release([run.key for run in given])))
         self.forget(given)
 
-    def _end_runs(self, statement: Statement) -> None:
+    def _end_runs(self, end: Callable[[SyncConnection], object]) -> None:
         """Record how runs ended; those of which it fails are rescued when their leases have run out."""
         try:
-            execute_sync(self._connection(), statement)
+            end(self._connection())
         except Exception as reason:
             # Of whatever kind: this thread keeps all other leases, and must not end with it.
             _logger.error("runs_not_ended", exc_info=reason)

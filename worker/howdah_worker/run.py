@@ -81,6 +81,7 @@ class Run:
         result: What a transaction is to record as the result.
         report: Its outcome, once decided.
         journal: What its handler has logged of the task, if it has.
+        enqueued: Tasks that its handler has enqueued, JSON objects, to be stored with its success.
     """
 
     __slots__ = (
@@ -88,13 +89,16 @@ class Run:
         "_names",
         "_thread_event",
         "attempt",
+        "batch_id",
         "child",
         "claim_no",
         "claimed_at",
         "deadline",
         "deadline_at",
+        "enqueued",
         "flow_key_id",
         "handler",
+        "has_follow_ups",
         "has_seen",
         "has_task",
         "http",
@@ -103,6 +107,7 @@ class Run:
         "is_overdue",
         "is_told",
         "journal",
+        "parent_id",
         "payload",
         "priority",
         "queue_id",
@@ -135,7 +140,10 @@ class Run:
     http: bytes | None
     tags: bytes | None
     traceparent: str | None
+    parent_id: bytes | None
     flow_key_id: int | None
+    batch_id: bytes | None
+    has_follow_ups: bool | None
     has_task: bool
     report: Report
 
@@ -158,7 +166,10 @@ class Run:
             self.http,
             self.tags,
             self.traceparent,
+            self.parent_id,
             self.flow_key_id,
+            self.batch_id,
+            self.has_follow_ups,
         ) = row
         self.token = token
         self.claimed_at = self.renewed_at = claimed_at
@@ -171,6 +182,7 @@ class Run:
         self.child: ChildLink | None = None
         self.result: bytes | None = None
         self.journal: Journal | None = None
+        self.enqueued: list[bytes] | None = None
         self._names = names
         self._event: asyncio.Event | None = None
         self._thread_event: threading.Event | None = None
@@ -206,9 +218,15 @@ class Run:
             retry_in_s,
             False,
             is_decided,
+            None if self.enqueued is None and self.has_follow_ups is None else self._sequel(outcome),
         )
         # What `Report(...)` does, but for a function of Python in between: 0.2 us a run instead of 0.45.
         return tuple.__new__(Report, fields)
+
+    def _sequel(self, outcome: str) -> bytes | None:
+        if outcome == "succeeded" and self.enqueued:
+            return b"[%b]" % b",".join(self.enqueued)
+        return b"[]" if self.has_follow_ups else None
 
     def record_success(self, report: Report | None = None) -> bool:
         """Take note that its own transaction has recorded its success; False if its end was taken note of before."""

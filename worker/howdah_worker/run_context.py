@@ -11,10 +11,13 @@ from uuid import UUID
 
 import msgspec
 
+from howdah.core import enqueued
 from howdah.core.entries import entry, progress_entry
+from howdah.core.errors import EnqueueInvalid
 from howdah.core.log import TaskLog
 from howdah.core.model import jsonb_text
 from howdah.handlers import encode_result
+from howdah_worker.run import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from howdah.core.clock import DatabaseClock
     from howdah.core.entries import Entry
+    from howdah.core.ids import IdMint
     from howdah_worker.run import Run
     from howdah_worker.transaction import RunTransaction
 
@@ -61,6 +65,7 @@ class Surroundings:
     clock: DatabaseClock
     transactions: Begins
     logs: Logs
+    mint: IdMint
 
 
 class RunContext:
@@ -106,6 +111,11 @@ class RunContext:
         return tags
 
     @property
+    def parent_id(self) -> UUID | None:
+        """The task whose end enqueued this one."""
+        return None if self._run.parent_id is None else UUID(bytes=self._run.parent_id)
+
+    @property
     def deadline_at(self) -> datetime:
         """When this attempt times out, by the database's clock."""
         return self._around.clock.now() + timedelta(seconds=self.remaining_s())
@@ -147,6 +157,21 @@ class RunContext:
     def wait_cancelled(self, timeout_s: float | None = None) -> bool:
         """Block this thread until `cancelled` is true, at most `timeout_s`; for plain functions."""
         return self._run.wait_told(timeout_s)
+
+    def enqueue(self, queue: str, handler: str | None = None, payload: Any = None, /, **options: Any) -> UUID:
+        """Enqueue a task that is stored together with the success of the run, or not at all.
+
+        Raises:
+            EnqueueInvalid: It cannot be a task, there are too many, or the outcome is recorded already.
+        """
+        run = self._run
+        if run.stage is not RUNNING:
+            raise EnqueueInvalid("the outcome of this run is recorded already")
+        if run.enqueued is None:
+            run.enqueued = []
+        task_id = self._around.mint.mint()
+        enqueued.add(run.enqueued, task_id, queue, handler, payload, options)
+        return task_id
 
     def transaction(self) -> RunTransaction:
         """Open a block whose writes take effect exactly once, with the run's success."""

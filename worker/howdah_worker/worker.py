@@ -30,6 +30,7 @@ from howdah.core.db.listen import Listener
 from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.errors import DatabaseUnavailable, RegistrationLost, ReportsLost, Stopped
+from howdah.core.ids import IdMint
 from howdah.core.queue_pattern import QueueChoice
 from howdah.core.service import run
 from howdah.core.store.lanes import Lanes
@@ -184,7 +185,7 @@ class _Worker:
             threads=settings.threads,
             children=children,
             catalogue=catalogue,
-            around=Surroundings(catalogue, clock, transactions, self._logs),
+            around=Surroundings(catalogue, clock, transactions, self._logs, IdMint(clock.now_ms)),
             logs=self._logs,
             finisher=self._finisher,
             keeper=self._keeper,

@@ -18,13 +18,13 @@ import orjson
 from howdah.api.allowed import expectation
 from howdah.api.callback_shapes import CallbackComplete
 from howdah.api.problems import Fault, Problem, invalid
-from howdah.api.shapes import BatchCreate, BatchEnvelope, TaskCreate
+from howdah.api.shapes import BatchCreate, BatchEnvelope, FollowUp, TaskCreate
 from howdah.core.addresses import check_url
 from howdah.core.errors import Refused
 from howdah.core.pointer import escape, fault_of, pointer_at, unescape
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from howdah.api.operation_shapes import Edits
     from howdah.core.addresses import AddressPolicy
@@ -149,27 +149,28 @@ def _read_sound_batch(
     return items, batch.atomic
 
 
-def read_result(body: bytes, result_bytes_max: int) -> bytes | None:
+def read_completion(body: bytes, result_bytes_max: int) -> tuple[bytes | None, Sequence[msgspec.Raw]]:
     """Read the body of a callback's `complete`; its result takes what a payload does.
 
     Returns:
-        The result's bytes; None if there is none, or null.
+        The result's bytes, None if there is none, or null; and the tasks that it enqueues, for `read_enqueued`.
 
     Raises:
         Problem: Anything is wrong with it.
     """
     parsed = _parse(body, TASK_DEPTH_MAX)
     completion: CallbackComplete = _typed(CallbackComplete, _decode_completion, body, parsed, "")
+    enqueued = [] if completion.enqueue is msgspec.UNSET else completion.enqueue
     if completion.result is msgspec.UNSET:
-        _refuse_duplicates(body, parsed)
-        return None
+        _refuse_duplicates(body, parsed, enqueued)
+        return None, enqueued
     result = bytes(completion.result)
     # What pairs the result has is its own business.
-    _refuse_duplicates(body, {**parsed, "result": None}, [result], depth=1)
+    _refuse_duplicates(body, {**parsed, "result": None}, [result, *enqueued], depth=1)
     if len(result) > result_bytes_max:
         raise invalid("/result", f"must be at most {result_bytes_max} bytes", "payload_too_large")
     _refuse_nul(body, parsed, "", opaque=frozenset())
-    return None if result == b"null" else result
+    return None if result == b"null" else result, enqueued
 
 
 def read(body: bytes, shape: type[T]) -> T:
@@ -188,6 +189,28 @@ def read_edited(body: bytes, shape: type[T]) -> T:
         Problem: It does not.
     """
     return _read(body, shape, EDITS_DEPTH_MAX)
+
+
+def read_enqueued(
+    items: Sequence[msgspec.Raw], payload_bytes_max: int, addresses: AddressPolicy, place: str
+) -> list[tuple[TaskCreate, bytes | None]]:
+    """Read the tasks that a consumer or receiver enqueues with its outcome; each takes what `read_task` takes.
+
+    Args:
+        items: Out of a body whose depth and grammar were checked.
+        payload_bytes_max: Larger payloads are refused.
+        addresses: Decides about the URL of a callback, as far as its text tells where it leads.
+        place: Where they stand in the body.
+
+    Raises:
+        Problem: Anything is wrong with one, apart from values that PostgreSQL judges.
+    """
+    if len(items) > BATCH_TASKS_MAX:
+        raise invalid(place, f"must have at most {BATCH_TASKS_MAX} items, not {len(items)}")
+    return [
+        _task(bytes(item), orjson.loads(bytes(item)), payload_bytes_max, addresses, f"{place}/{index}")
+        for index, item in enumerate(items)
+    ]
 
 
 def check_edits(edits: Edits, payload_bytes_max: int, addresses: AddressPolicy, prefix: str) -> None:
@@ -253,8 +276,10 @@ def read_runs(body: bytes, shape: type[RunsT], item_shape: type[T]) -> tuple[Run
 
 def _run(body: bytes, parsed: Any, shape: type[T], decode: Any, prefix: str) -> T:
     run: T = _typed(shape, decode, body, parsed, prefix)
-    result = getattr(run, "result", msgspec.UNSET)
-    _refuse_duplicates(body, parsed, [] if result is msgspec.UNSET else [result], prefix)
+    result, enqueued = getattr(run, "result", msgspec.UNSET), getattr(run, "enqueue", msgspec.UNSET)
+    # The tasks that it enqueues are looked at one by one.
+    opaque = [*([] if result is msgspec.UNSET else [result]), *([] if enqueued is msgspec.UNSET else enqueued)]
+    _refuse_duplicates(body, parsed, opaque, prefix)
     _refuse_nul(body, parsed, prefix)
     return run
 
@@ -274,15 +299,37 @@ def _task(
     if task.payload is not msgspec.UNSET:
         payload = bytes(task.payload)
         task.payload = msgspec.UNSET
-    _refuse_duplicates(body, parsed, [] if payload is None else [payload], prefix)
+    if task.on_success is not msgspec.UNSET or task.on_failure is not msgspec.UNSET:
+        followers = list(_follow_ups(task, prefix))
+        payloads = [each.payload for each, _ in followers if each.payload is not msgspec.UNSET]
+        payloads += [] if payload is None else [msgspec.Raw(payload)]
+        _refuse_duplicates(body, parsed, payloads, prefix, depth=PAYLOAD_DEPTH_MAX)
+        for each, place in followers:
+            _check(each, None if each.payload is msgspec.UNSET else each.payload, payload_bytes_max, addresses, place)
+    else:
+        _refuse_duplicates(body, parsed, [] if payload is None else [payload], prefix)
     _refuse_nul(body, parsed, prefix)
-    if payload is not None and len(payload) > payload_bytes_max:
-        raise invalid(f"{prefix}/payload", f"must be at most {payload_bytes_max} bytes", "payload_too_large")
+    _check(task, payload, payload_bytes_max, addresses, prefix)
+    return task, None if payload == b"null" else payload
+
+
+def _follow_ups(task: FollowUp, place: str) -> Iterator[tuple[FollowUp, str]]:
+    """Yield the follow-ups of a task, and theirs, with the place of each."""
+    for name, follow_up in (("on_success", task.on_success), ("on_failure", task.on_failure)):
+        if follow_up is not msgspec.UNSET:
+            yield follow_up, f"{place}/{name}"
+            yield from _follow_ups(follow_up, f"{place}/{name}")
+
+
+def _check(
+    task: FollowUp, payload: bytes | msgspec.Raw | None, payload_bytes_max: int, addresses: AddressPolicy, place: str
+) -> None:
+    if payload is not None and len(bytes(payload)) > payload_bytes_max:
+        raise invalid(f"{place}/payload", f"must be at most {payload_bytes_max} bytes", "payload_too_large")
     if task.http is not msgspec.UNSET:
-        found = check_url(task.http.url, addresses, f"{prefix}/http/url")
+        found = check_url(task.http.url, addresses, f"{place}/http/url")
         if isinstance(found, Refused):
             raise invalid(found.pointer, found.detail, found.code)
-    return task, None if payload == b"null" else payload
 
 
 def _parse(body: bytes, depth_max: int) -> Any:

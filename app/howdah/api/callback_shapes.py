@@ -7,7 +7,7 @@ from uuid import UUID  # noqa: TC003 - msgspec reads the annotations
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from howdah.api.shapes import Duration, Moment  # noqa: TC001 - msgspec reads the annotations
+from howdah.api.shapes import ENQUEUE, Duration, Moment
 
 ERROR_TYPE_LENGTH_MAX = 200
 ERROR_MESSAGE_LENGTH_MAX = 2_000
@@ -28,6 +28,7 @@ class CallbackComplete(Struct, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    enqueue: Annotated[list[Raw], ENQUEUE] | UnsetType = UNSET
 
 
 class CallbackError(Struct, forbid_unknown_fields=True):

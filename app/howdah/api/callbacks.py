@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from howdah.api.bodies import read, read_result
+from howdah.api.bodies import read, read_completion
 from howdah.api.bounds import seconds_of
 from howdah.api.call import Answer, json_answer
 from howdah.api.callback_shapes import (
@@ -24,6 +24,7 @@ from howdah.api.callback_shapes import (
     CallbackHeartbeat,
     HeartbeatAnswer,
 )
+from howdah.api.drafts import sequel_of
 from howdah.api.problems import Problem, invalid
 from howdah.core.callback_tokens import split_token
 from howdah.core.decisions import RETRY_S_MAX
@@ -90,7 +91,9 @@ async def complete(call: Call) -> Answer:
     caller = await _caller(call)
     body = await call.body_if_any()
     limit = min(call.backend.settings.payload_bytes_max, caller.tenant.payload_bytes_max)
-    return await _record(call, caller, _report(caller, "succeeded", result=read_result(body, limit) if body else None))
+    result, enqueued = read_completion(body, limit) if body else (None, [])
+    report = _report(caller, "succeeded", result=result)
+    return await _record(call, caller, report._replace(sequel=sequel_of(call, enqueued, "/enqueue")))
 
 
 async def fail(call: Call) -> Answer:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import UNSET
 
+from howdah.api.bodies import read_enqueued
 from howdah.api.shapes import PRIORITIES
 from howdah.core.store.tasks import Draft, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from howdah.api.call import Call
@@ -30,6 +32,32 @@ def draft(task_id: UUID, task: TaskCreate, payload: bytes | None) -> Draft:
     return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key)
 
 
+def sequel_of(call: Call, items: Sequence[msgspec.Raw] | msgspec.UnsetType, place: str) -> bytes | None:
+    """Write down for the store the tasks that a consumer or receiver enqueues with its success.
+
+    Args:
+        call: Who; its tenant is theirs.
+        items: As they came.
+        place: Where they stand in the body.
+
+    Raises:
+        Problem: Something is wrong with one of them.
+    """
+    if items is UNSET or not items:
+        return None
+    tasks = read_enqueued(items, call.backend.settings.payload_bytes_max, call.backend.addresses, place)
+    ids = call.backend.database.mint.mint_many(len(tasks))
+    return b"[%b]" % b",".join(_item(task_id, *task) for task_id, task in zip(ids, tasks, strict=True))
+
+
+def _item(task_id: UUID, task: TaskCreate, payload: bytes | None) -> bytes:
+    return b'{"id":"%b",%b%b}' % (
+        str(task_id).encode(),
+        _encode(task)[1:-1],
+        b"" if payload is None else b',"payload":' + payload,
+    )
+
+
 def kind_of(task: TaskCreate) -> Kind | None:
     """Return what a plain task has beside its payload; None if it has more, or if that is to be refused."""
     if (
@@ -44,6 +72,8 @@ def kind_of(task: TaskCreate) -> Kind | None:
         or task.flow is not UNSET
         or task.tags is not UNSET
         or task.dedup is not UNSET
+        or task.on_success is not UNSET
+        or task.on_failure is not UNSET
     ):
         return None
     priority = 1 if task.priority is UNSET else _priority_numbers[task.priority]

@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from uuid import UUID
 
 from howdah.core import metrics
 from howdah.core.db.arrays import instant_at
@@ -204,7 +205,7 @@ class Reporter:
                     # What was recorded by a try whose answer was lost is held no longer.
                     leased |= await desk.runs.find_leased(desk.conn, keys)
                     timed = [
-                        report if (held := leased.get(report.key)) is None else report._replace(duration_s=held.held_s)
+                        report if (held := leased.get(report.key)) is None else _completed(report, held)
                         for report in reports
                     ]
                     recorded = await record(desk.conn, desk.runs, timed)
@@ -253,6 +254,8 @@ class Reporter:
             if each.run_at is not None:
                 self._notifier.wake(each.queue_id, each.priority, instant_at(each.run_at))
         metrics.STALE_REPORTS.inc(len(recorded.refused))
+        for task_id, reason in recorded.unfollowed:
+            _log.warning("follow_up_refused", extra={"fields": {"task_id": str(UUID(bytes=task_id)), "reason": reason}})
         for key, reason in (*recorded.replaced, *recorded.unrecorded):
             _log.warning("report_not_storable", extra={"fields": {"task_id": key.task_id.hex(), "reason": reason}})
         self._on_ended(ended)
@@ -266,6 +269,12 @@ class Reporter:
             return  # Ended by a try whose answer was lost, and not known to have been held before.
         metrics.RUN_SECONDS.observe_many([held.held_s])
         self._tallies.end(held.queue_id, held.held_s, outcome, None if rearmed is None else rearmed.verdict)
+
+
+def _completed(report: Report, held: HeldLease) -> Report:
+    """Add what only the database knows of a run."""
+    sequel = b"[]" if report.sequel is None and held.has_follow_ups else report.sequel
+    return report._replace(duration_s=held.held_s, sequel=sequel)
 
 
 def released(key: LeaseKey) -> Report:
@@ -284,7 +293,7 @@ def _verdicts(recorded: Recorded) -> dict[LeaseKey, Verdict]:
     found |= {key: Verdict("busy") for key in (*recorded.locked, *recorded.dayless)}
     for key, reason in recorded.replaced:
         state = found[key].state if key in found else None
-        found[key] = Verdict("invalid", state, None, f"the result cannot be stored: {reason}")
+        found[key] = Verdict("invalid", state, None, reason)
     for key, reason in recorded.unrecorded:
         found[key] = Verdict("invalid", None, None, f"it cannot be stored: {reason}")
     return found

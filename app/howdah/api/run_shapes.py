@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from howdah.api.problems import ProblemDocument  # noqa: TC001 - msgspec reads the annotations
 from howdah.api.shapes import (
     CONSUMER_PATTERN,
+    ENQUEUE,
     Duration,
     HttpTarget,
     Json,
@@ -61,6 +62,7 @@ class PulledRun(Struct):
     payload: Json | UnsetType = UNSET
     tags: dict[str, str] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
+    parent_id: Annotated[UUID, Meta(description="The task whose end enqueued this one.")] | UnsetType = UNSET
 
 
 class Pulled(Struct):
@@ -103,6 +105,7 @@ class RunEnd(Struct, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    enqueue: Annotated[list[Raw], ENQUEUE] | UnsetType = UNSET
     error: Annotated[RunError, Meta(description="Not of succeeded.")] | UnsetType = UNSET
     retry_in: (
         Annotated[

@@ -56,6 +56,7 @@ def claimed_run(row: Row, token: bytes, lease_s: float, handler: str | None) -> 
         payload=msgspec.UNSET if run.payload is None else msgspec.Raw(run.payload),
         tags=msgspec.UNSET if run.tags is None else _decode_tags(jsonb_text(run.tags)),
         traceparent=msgspec.UNSET if run.traceparent is None else run.traceparent,
+        parent_id=msgspec.UNSET if run.parent_id is None else UUID(bytes=run.parent_id),
     )
 
 

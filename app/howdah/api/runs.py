@@ -12,6 +12,7 @@ from howdah.api import run_shapes, shapes
 from howdah.api.bodies import read, read_runs
 from howdah.api.bounds import check_count, seconds_of
 from howdah.api.call import Answer, ClientGone, json_answer
+from howdah.api.drafts import sequel_of
 from howdah.api.idempotency import hash_of, key_of
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.pull_line import HTTP_TARGET, LineKey
@@ -113,7 +114,7 @@ async def finish(call: Call) -> Answer:
     reports: list[Report | Problem] = []
     for index, item in enumerate(items):
         try:
-            reports.append(item if isinstance(item, Problem) else report_of(_lease(call, item), item, f"/runs/{index}"))
+            reports.append(item if isinstance(item, Problem) else _report(call, item, f"/runs/{index}"))
         except Problem as problem:
             reports.append(problem)
     return await _reported(call, reports)
@@ -213,6 +214,15 @@ def _task_gone(key: LeaseKey) -> Report:
 def _lease(call: Call, item: run_shapes.RunLease | run_shapes.RunEnd) -> LeaseKey:
     # The tenant is the key's: another's lease matches nothing, as one that is lost.
     return LeaseKey(call.key.tenant_id, item.task_id.bytes, item.lease_token.bytes)
+
+
+def _report(call: Call, end: run_shapes.RunEnd, place: str) -> Report:
+    report = report_of(_lease(call, end), end, place)
+    if end.enqueue is msgspec.UNSET:
+        return report
+    if end.outcome != "succeeded":
+        raise invalid(f"{place}/enqueue", "is for succeeded only")
+    return report._replace(sequel=sequel_of(call, end.enqueue, f"{place}/enqueue"))
 
 
 def _beat_of(item: run_shapes.RunLease, beat: Beat) -> run_shapes.RunBeat:

@@ -54,6 +54,11 @@ State = Literal[
 ]
 Method = Literal["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 
+ENQUEUE = Meta(
+    description="Of a success: tasks as for POST /v1/tasks that are stored in the same transaction, 1,000 at most. "
+    "If one of them is refused, the attempt has failed.",
+    extra_json_schema={"maxItems": 1000, "items": {"$ref": "#/components/schemas/TaskCreate"}},
+)
 KeepHistory = Literal["all", "failures", "none"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -232,8 +237,8 @@ class Dedup(Struct, forbid_unknown_fields=True):
     ) = UNSET
 
 
-class TaskCreate(Struct, forbid_unknown_fields=True):
-    """A task to be stored: exactly one of `handler` and `http` says what it runs."""
+class FollowUp(Struct, forbid_unknown_fields=True):
+    """A task that the end of another one enqueues: exactly one of `handler` and `http` says what it runs."""
 
     queue: Annotated[Name, Meta(description="Made on its first use.")]
     handler: Annotated[Name, Meta(description="Name of a Python handler.")] | UnsetType = UNSET
@@ -249,22 +254,12 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
     priority: Annotated[Priority, Meta(description="normal if not given.")] | UnsetType = UNSET
-    run_at: (
-        Annotated[Instant, Meta(description="Not started before; at most 1 day ago and 366 days ahead.")] | UnsetType
-    ) = UNSET
-    delay: Annotated[Duration, Meta(description="Instead of run_at: from now on.")] | UnsetType = UNSET
-    expires_at: (
-        Annotated[
-            Instant,
-            Meta(
-                description="No attempt starts from then on: if it waits then, it ends as expired. "
-                "Later than run_at; at most 366 days ahead."
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    delay: Annotated[Duration, Meta(description="From when it is enqueued on.")] | UnsetType = UNSET
     expires_in: (
-        Annotated[Duration, Meta(description="Instead of expires_at: from when it is due on; 1 ms to 366 days.")]
+        Annotated[
+            Duration,
+            Meta(description="From when it is due on, 1 ms to 366 days; if it waits then, it ends as expired."),
+        ]
         | UnsetType
     ) = UNSET
     timeout: (
@@ -279,6 +274,35 @@ class TaskCreate(Struct, forbid_unknown_fields=True):
     dedup: Dedup | UnsetType = UNSET
     traceparent: (
         Annotated[str, Meta(description="W3C trace context for the target; else the request's header counts.")]
+        | UnsetType
+    ) = UNSET
+    on_success: (
+        Annotated[FollowUp, Meta(description="Enqueued when it succeeds, in the same transaction.")] | UnsetType
+    ) = UNSET
+    on_failure: (
+        Annotated[FollowUp, Meta(description="Enqueued when it fails for good or expires; not when it is cancelled.")]
+        | UnsetType
+    ) = UNSET
+
+
+class TaskCreate(FollowUp, forbid_unknown_fields=True):
+    """A task to be stored: exactly one of `handler` and `http` says what it runs."""
+
+    run_at: (
+        Annotated[
+            Instant,
+            Meta(description="Instead of delay: not started before; at most 1 day ago and 366 days ahead."),
+        ]
+        | UnsetType
+    ) = UNSET
+    expires_at: (
+        Annotated[
+            Instant,
+            Meta(
+                description="Instead of expires_in: no attempt starts from then on; if it waits then, it ends as "
+                "expired. Later than run_at; at most 366 days ahead."
+            ),
+        ]
         | UnsetType
     ) = UNSET
 
@@ -316,6 +340,9 @@ class Task(Struct):
     dedup: Annotated[Dedup, Meta(description="As given.")] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     expires_at: Annotated[Moment, Meta(description="No attempt starts from then on.")] | UnsetType = UNSET
+    on_success: Annotated[FollowUp, Meta(description="As given; payloads need their scope.")] | UnsetType = UNSET
+    on_failure: Annotated[FollowUp, Meta(description="As given; payloads need their scope.")] | UnsetType = UNSET
+    parent_id: Annotated[UUID, Meta(description="The task whose end enqueued this one.")] | UnsetType = UNSET
     replayed_from: (
         Annotated[UUID, Meta(description="The dead letter that it was made from, by a replay with edits.")] | UnsetType
     ) = UNSET

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 _decode_http: Final = msgspec.json.Decoder(shapes.HttpTarget).decode
 _decode_flow: Final = msgspec.json.Decoder(shapes.Flow).decode
+
+
+class _FollowUps(msgspec.Struct):
+    """As they are stored."""
+
+    on_success: shapes.FollowUp | msgspec.UnsetType = msgspec.UNSET
+    on_failure: shapes.FollowUp | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_follow_ups: Final = msgspec.json.Decoder(_FollowUps).decode
 _decode_retry: Final = msgspec.json.Decoder(shapes.Retry).decode
 _decode_dedup: Final = msgspec.json.Decoder(shapes.Dedup).decode
 _LEVEL_NAMES: Final = {number: cast("shapes.LogLevel", name) for name, number in LEVELS.items()}
@@ -53,6 +63,8 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
         dedup=task.dedup,
         expires_at=_set(stored.expires_at),
         traceparent=task.traceparent,
+        on_success=_shown_follow_up(task.on_success, reads_payloads=reads_payloads),
+        on_failure=_shown_follow_up(task.on_failure, reads_payloads=reads_payloads),
     )
 
 
@@ -76,6 +88,7 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         traceparent=_set(row.traceparent),
         expires_at=_set(row.expires_at),
         replayed_from=_set(row.replayed_from),
+        parent_id=_set(row.parent_id),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),
         deadline_at=_set(row.deadline_at),
@@ -88,6 +101,10 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
     )
     if row.http is not None:
         task.http = _shown_http(_decode_http(row.http), reads_payloads=reads_payloads)
+    if row.follow_ups is not None:
+        follow_ups = _decode_follow_ups(row.follow_ups)
+        task.on_success = _shown_follow_up(follow_ups.on_success, reads_payloads=reads_payloads)
+        task.on_failure = _shown_follow_up(follow_ups.on_failure, reads_payloads=reads_payloads)
     if row.blocked_by:
         task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
     if getattr(row, "progress_at", None) is not None:
@@ -156,6 +173,20 @@ def _shown_http(
     if http is msgspec.UNSET or reads_payloads:
         return http
     return msgspec.structs.replace(http, headers=msgspec.UNSET, body=msgspec.UNSET)
+
+
+def _shown_follow_up(
+    task: shapes.FollowUp | msgspec.UnsetType, *, reads_payloads: bool
+) -> shapes.FollowUp | msgspec.UnsetType:
+    if task is msgspec.UNSET or reads_payloads:
+        return task
+    return msgspec.structs.replace(
+        task,
+        payload=msgspec.UNSET,
+        http=_shown_http(task.http, reads_payloads=False),
+        on_success=_shown_follow_up(task.on_success, reads_payloads=False),
+        on_failure=_shown_follow_up(task.on_failure, reads_payloads=False),
+    )
 
 
 def _fraction(stored: float) -> float:

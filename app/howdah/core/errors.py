@@ -20,6 +20,8 @@ that logs and problem documents need not parse messages.
      │    └── ClockUnset         the database's time was never sampled
      ├── Refused                 a request that was understood and is not allowed
      ├── LeaseLost               the lease is no longer held: the outcome was not recorded
+     ├── EnqueueInvalid          what a handler wants to enqueue cannot be a task
+     ├── EnqueueRefused          a task that a handler enqueued is refused: its success was not recorded
      ├── SignatureInvalid        a received callback is not genuine, or too old
      ├── Stopped                 a wait ended because the process is to stop
      ├── ProcessFailed           the process must end, with exit code 1
@@ -180,6 +182,17 @@ class LeaseLost(HowdahError):
 
     Another worker may already be running the task again. Raised on leaving
     `ctx.transaction()`, it has rolled back what the handler wrote there.
+    """
+
+
+class EnqueueInvalid(HowdahError):
+    """`ctx.enqueue()` was given what cannot be a task; the message says why."""
+
+
+class EnqueueRefused(HowdahError):
+    """A task of `ctx.enqueue()` is refused, so the success of the run is not recorded.
+
+    Raised on leaving `ctx.transaction()`, it has rolled back what the handler wrote there.
     """
 
 

@@ -40,7 +40,10 @@ class ClaimedRun(NamedTuple):
     http: bytes | None
     tags: bytes | None
     traceparent: str | None
+    parent_id: bytes | None
     flow_key_id: int | None
+    batch_id: bytes | None
+    has_follow_ups: bool | None
 
 
 class Report(NamedTuple):
@@ -61,6 +64,8 @@ class Report(NamedTuple):
         retry_in_s: Delay asked for by the target; of released, the handler snoozed.
         counts_crash: Only of lost.
         is_decided: `retryable` and `retry_in_s` hold, whatever the retry policy says.
+        sequel: Set if something is to follow on the end of its task, in the same transaction: a JSON array of the
+            tasks that its handler enqueued, empty if there are only the task's own follow-ups.
     """
 
     tenant_id: int
@@ -76,6 +81,7 @@ class Report(NamedTuple):
     retry_in_s: float | None
     counts_crash: bool
     is_decided: bool
+    sequel: bytes | None = None
 
     @property
     def key(self) -> LeaseKey:

@@ -28,7 +28,10 @@ ROW: tuple[Any, ...] = tuple(
         http=None,
         tags=None,
         traceparent=None,
+        parent_id=None,
         flow_key_id=None,
+        batch_id=None,
+        has_follow_ups=None,
     )
 )
 
@@ -53,6 +56,7 @@ def test_report_says_whose_and_what_ending_it_is() -> None:
         "retry_in_s": 1.5,
         "counts_crash": False,
         "is_decided": True,
+        "sequel": None,
     }
 
 

@@ -25,6 +25,7 @@ from msgspec import UNSET, Raw
 from howdah.core import log
 from howdah.core.clock import DatabaseClock
 from howdah.core.errors import HandlerImportFailed, TransactionUnavailable
+from howdah.core.ids import IdMint
 from howdah.core.model import ClaimedRun
 from howdah.core.settings import Settings
 from howdah.handlers import load_handlers
@@ -250,12 +251,13 @@ class Child:
             is_decided=ending.is_decided,
             has_seen=run.has_seen,
             is_leaving=self._is_leaving,
+            enqueued=[Raw(item) for item in run.enqueued or ()],
         )
 
     def _around(self, order: Order) -> Surroundings:
         clock = DatabaseClock()
         clock.add_sample(order.asked_at, order.now, order.asked_at)
-        return Surroundings(_Names(order), clock, self, self)
+        return Surroundings(_Names(order), clock, self, self, IdMint(clock.now_ms))
 
     def _call(self, run: Run, handler: Handler, around: Surroundings) -> Ending:
         log.bind(run.log_fields)
@@ -310,7 +312,10 @@ def _run_of(order: Order) -> Run:
         http=None,
         tags=order.tags,
         traceparent=order.traceparent,
+        parent_id=order.parent_id,
         flow_key_id=None,
+        batch_id=None,
+        has_follow_ups=order.has_follow_ups,
     )
     run = Run(row, order.token, order.started_at, _Names(order))
     run.started_at = order.started_at

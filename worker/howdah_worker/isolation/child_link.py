@@ -215,6 +215,7 @@ class ChildLink(asyncio.Protocol):
         is_interrupted = word is None or (word.is_leaving and ending.outcome == "failed")
         if word is not None:
             run.has_seen |= word.has_seen
+            run.enqueued = [bytes(item) for item in word.enqueued] or None
         self._employer.ended(self, run, ending, is_interrupted)
 
     def _death(self) -> str:

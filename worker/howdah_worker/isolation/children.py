@@ -206,6 +206,8 @@ class Children:
             payload=run.payload,
             tags=run.tags,
             traceparent=run.traceparent,
+            parent_id=run.parent_id,
+            has_follow_ups=run.has_follow_ups,
             started_at=run.started_at,
             asked_at=time.monotonic(),
             now=self._clock.now(),

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-# A result has 64 KiB at most, an error a traceback of 16,000 characters, which JSON may escape.
-CHILD_FRAME_BYTES_MAX: Final = 1_048_576
+# A result has 64 KiB at most, an error a traceback of 16,000 characters, which JSON may escape, and what a handler
+# enqueues 2 MiB.
+CHILD_FRAME_BYTES_MAX: Final = 3_145_728
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -59,6 +60,8 @@ class Order(msgspec.Struct, tag=True):
     payload: bytes | None
     tags: bytes | None
     traceparent: str | None
+    parent_id: bytes | None
+    has_follow_ups: bool | None
     started_at: float
     asked_at: float
     now: datetime
@@ -125,6 +128,7 @@ class Ended(msgspec.Struct, tag=True, kw_only=True):
         is_decided: As in an ending.
         has_seen: The handler has looked, and seen that it should stop.
         is_leaving: The process ends now: it was told to.
+        enqueued: Tasks that it has enqueued, JSON objects.
     """
 
     number: int
@@ -136,6 +140,7 @@ class Ended(msgspec.Struct, tag=True, kw_only=True):
     is_decided: bool
     has_seen: bool
     is_leaving: bool
+    enqueued: list[msgspec.Raw] = []
 
 
 ToChild: TypeAlias = Hello | Order | Told | MayRecord

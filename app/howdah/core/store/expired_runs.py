@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 
 from howdah.core.db.bisect import concerns_all
 from howdah.core.db.queries import load
+from howdah.core.store.follow_ups import FollowUps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from howdah.core.db.connect import Connection
+    from howdah.core.store.follow_ups import End
 
 # The LIMIT of run/lock_expired: a page that is shorter was the last.
 PAGE_RUNS: Final = 500
@@ -43,6 +46,8 @@ class ExpiredRun(NamedTuple):
     queue_id: int
     is_limited: bool
     flow_key_id: int | None
+    batch_id: UUID | None
+    has_follow_ups: bool
     silent: Silent
     """Who was not heard of: its worker; or its receiver, which owes a heartbeat or the callback itself."""
 
@@ -74,6 +79,7 @@ class ExpiredRuns:
     def __init__(self, schema: str) -> None:
         """Work on the tables of one schema."""
         self._schema = schema
+        self._follow_ups = FollowUps(schema)
 
     async def lock(self, conn: Connection, hold_until: datetime | None) -> list[ExpiredRun]:
         """Lock a page of runs whose lease has ended, oldest first.
@@ -91,6 +97,8 @@ class ExpiredRuns:
     async def fail(self, conn: Connection, runs: Sequence[ExpiredRun]) -> tuple[list[Rescued], list[Unrescued]]:
         """End the attempts of locked runs as lost or timed out; one that cannot be ended keeps no other from it.
 
+        What follows on the end of their tasks is stored with it.
+
         Args:
             conn: In the transaction that locked them.
             runs: At least one.
@@ -105,7 +113,8 @@ class ExpiredRuns:
             async with conn.transaction():
                 rescued = await self._fail(conn, runs)
         except psycopg.Error as refusal:
-            if concerns_all(refusal):
+            # These rows are locked already: a lock that cannot be had is a follow-up's.
+            if concerns_all(refusal) and not isinstance(refusal, LockNotAvailable):
                 raise
             if len(runs) == 1:
                 return [], [Unrescued(runs[0], str(refusal))]
@@ -136,7 +145,16 @@ class ExpiredRuns:
             "durations_s": nothing,
         }
         cursor = await conn.execute(load("run.fail", self._schema), parameters)
-        return [Rescued(*row) for row in await cursor.fetchall()]
+        rescued = [Rescued(*row) for row in await cursor.fetchall()]
+        followed = {(run.tenant_id, run.task_id) for run in runs if run.has_follow_ups}
+        ends: list[tuple[int, UUID, End]] = [
+            (run.tenant_id, run.task_id, "failed")
+            for run in rescued
+            if run.verdict == "dead" and (run.tenant_id, run.task_id) in followed
+        ]
+        if ends:
+            await self._follow_ups.enqueue(conn, ends)
+        return rescued
 
     async def defer(self, conn: Connection, runs: Sequence[ExpiredRun], defer_s: float) -> None:
         """Put off the rescue of locked runs by `defer_s` seconds; whoever holds them may still end them."""

@@ -9,11 +9,18 @@ for that, by the same token. If the callback was faster, there is nothing left t
 
 A run whose row somebody else has locked, a client that forgot its transaction after
 `howdah.cancel` for example, is set aside: it must not keep the others waiting.
+
+What follows on the end of a task, its follow-ups and what its handler enqueued, is stored
+in the same transaction. That may have to wait for a key that a client's open transaction
+has taken, so these reports are recorded apart from all others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +30,12 @@ from psycopg import errors
 
 from howdah.core.db.bisect import bisected, concerns_all
 from howdah.core.db.errors import is_missing_partition, retrying, translated
+from howdah.core.errors import EnqueueRefused
 from howdah.core.model import LeaseKey, Rearmed
 from howdah.core.store.server import within_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from howdah.core.db.connect import Connection
     from howdah.core.model import Report
@@ -38,6 +46,12 @@ _AWAITING = "awaiting"
 # What a callback, a cancel, or the end of the wait may have made of a run by the time that its worker reports its 202.
 _CALLED_BACK = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
 _MESSAGE_CHARS_MAX = 500
+# What howdah.follow raises of a handler's own task.
+_REFUSED = "JQ422"
+# What is waited for a lock that a sequel needs, by all reports of a batch together, and by each statement.
+_SEQUELS_S_MAX = 0.25
+_SEQUEL_LOCK_MS = 20
+_LIMIT_LOCKS = f"SET LOCAL lock_timeout = {_SEQUEL_LOCK_MS}"
 _END_SOON = "SET LOCAL idle_in_transaction_session_timeout = 10000"
 
 
@@ -50,9 +64,11 @@ class Recorded:
         already: Leases whose outcome had been recorded as reported, with what history has: a repeat of a report.
         refused: Leases that were not held any more, with what history has for them, if anything.
         replaced: Reports that could not be stored as they were, with the reason; a failure was recorded instead.
-        locked: Leases whose rows somebody else has locked; nothing is recorded of them yet.
+        locked: Leases whose rows somebody else has locked, or a key that their sequel needs; nothing is recorded of
+            them yet.
         dayless: Leases of tasks whose day has no partition of history; nothing is recorded of them until there is one.
         unrecorded: Reports that could not be recorded at all, with the reason: their leases run out.
+        unfollowed: Tasks that have ended and whose follow-up its dedup key refused, with that reason.
     """
 
     rearmed: list[Rearmed] = field(default_factory=list)
@@ -62,10 +78,16 @@ class Recorded:
     locked: list[LeaseKey] = field(default_factory=list)
     dayless: list[LeaseKey] = field(default_factory=list)
     unrecorded: list[tuple[LeaseKey, str]] = field(default_factory=list)
+    unfollowed: list[tuple[bytes, str]] = field(default_factory=list)
+
+    def add(self, other: Recorded) -> None:
+        """Add what became of another batch."""
+        for each in fields(self):
+            getattr(self, each.name).extend(getattr(other, each.name))
 
 
 async def record(conn: Connection, runs: Runs, reports: Sequence[Report]) -> Recorded:
-    """Record how runs ended, all of them in one transaction.
+    """Record how runs ended, all of them in one transaction; those with a sequel in another one.
 
     Safe to repeat with the same reports: what was recorded before is recognised.
 
@@ -78,7 +100,16 @@ async def record(conn: Connection, runs: Runs, reports: Sequence[Report]) -> Rec
         DatabaseUnavailable: The connection is lost; whether it was recorded is unknown. Repeat it.
         StorageUnavailable: The server has no room, or a table is locked. Repeat it later.
     """
-    batch = _Batch(conn, runs, reports)
+    sequels = [report for report in reports if report.sequel is not None]
+    if not sequels:
+        return await _recorded(_Batch(conn, runs, reports))
+    recorded = await _recorded(_FollowedBatch(conn, runs, sequels))
+    if len(sequels) < len(reports):
+        recorded.add(await _recorded(_Batch(conn, runs, [report for report in reports if report.sequel is None])))
+    return recorded
+
+
+async def _recorded(batch: _Batch) -> Recorded:
     with translated(), within_limits():
         try:
             await _record(batch)
@@ -95,7 +126,7 @@ async def _record(batch: _Batch) -> None:
     try:
         await retrying(batch.record_all)
     except psycopg.Error as error:
-        if concerns_all(error):
+        if batch.is_fatal(error):
             raise
         await retrying(batch.record_each)
 
@@ -115,6 +146,10 @@ class _Batch:
         self._unmatched: list[Report] = []
         self.locked: list[LeaseKey] = []
         self.recorded = Recorded()
+
+    def is_fatal(self, error: psycopg.Error) -> bool:
+        """Tell whether an error is no report's fault."""
+        return concerns_all(error)
 
     async def set_aside_locked(self) -> bool:
         """Leave out what somebody else has locked; False if that is nothing."""
@@ -151,10 +186,12 @@ class _Batch:
         async with self._conn.transaction():
             replaced: list[Report] = []
             if self._completing:
-                await bisected(self._conn, self._completing, self._completed, partial(self._replace, replaced))
+                await bisected(
+                    self._conn, self._completing, self._completed, partial(self._replace, replaced), self.is_fatal
+                )
             failing = [*self._failing, *replaced]
             if failing:
-                await bisected(self._conn, failing, self._failed, self._leave_out)
+                await bisected(self._conn, failing, self._failed, self._leave_out, self.is_fatal)
             if self._releasing:
                 await bisected(self._conn, self._releasing, self._released, self._leave_out)
             if self._awaiting:
@@ -221,19 +258,85 @@ class _Batch:
             self._leave_out(report, error)
             return
         reason = str(error)[:_MESSAGE_CHARS_MAX]
-        text = msgspec.json.encode({"type": "result_invalid", "message": f"the result cannot be stored: {reason}"})
+        kind, message = "result_invalid", f"the result cannot be stored: {reason}"
+        if error.sqlstate == _REFUSED:
+            kind, message = "enqueue_refused", (error.diag.message_primary or reason)[:_MESSAGE_CHARS_MAX]
+        text = msgspec.json.encode({"type": kind, "message": message})
         replaced.append(
             report._replace(
                 outcome="failed", result=None, error=text, response_body=None, retryable=False, is_decided=True
             )
         )
-        self.recorded.replaced.append((report.key, reason))
+        self.recorded.replaced.append((report.key, message))
 
     def _leave_out(self, report: Report, error: psycopg.Error) -> None:
         if is_missing_partition(error):
             self.recorded.dayless.append(report.key)
             return
         self.recorded.unrecorded.append((report.key, str(error)[:_MESSAGE_CHARS_MAX]))
+
+
+class _FollowedBatch(_Batch):
+    """Reports with a sequel, which is stored right after the ends of their tasks."""
+
+    def __init__(self, conn: Connection, runs: Runs, reports: Sequence[Report]) -> None:
+        super().__init__(conn, runs, reports)
+        self._sequels = {report.key: report.sequel for report in reports}
+        self._patient_until = math.inf
+
+    def is_fatal(self, error: psycopg.Error) -> bool:
+        return concerns_all(error) and not isinstance(error, errors.LockNotAvailable)
+
+    async def record_all(self) -> None:
+        try:
+            async with self._conn.transaction():
+                await self._conn.execute(_LIMIT_LOCKS)
+                await super().record_all()
+        except errors.LockNotAvailable:
+            await self.record_each()
+
+    async def record_each(self) -> None:
+        self.locked = []
+        self._patient_until = time.monotonic() + _SEQUELS_S_MAX
+        async with self._conn.transaction():
+            await self._conn.execute(_LIMIT_LOCKS)
+            await super().record_each()
+
+    async def _complete(self, part: Sequence[Report]) -> None:
+        self._refuse_late()
+        known = len(self._unmatched)
+        await super()._complete(part)
+        lost = {report.key for report in self._unmatched[known:]}
+        await self._follow([(report.key, report.outcome) for report in part if report.key not in lost])
+
+    async def _rearm(self, part: Sequence[Report], statement: Statement) -> None:
+        self._refuse_late()
+        known = len(self.recorded.rearmed)
+        await super()._rearm(part, statement)
+        await self._follow([(each.key, "failed") for each in self.recorded.rearmed[known:] if each.verdict == "dead"])
+
+    async def _follow(self, ends: list[tuple[LeaseKey, str]]) -> None:
+        sequels = [(key, outcome, self._sequels[key]) for key, outcome in ends if outcome != "cancelled"]
+        if sequels:
+            cursor = await self._conn.cursor(binary=True).execute(*self._runs.follow(sequels))
+            self.recorded.unfollowed += await cursor.fetchall()
+
+    def _refuse_late(self) -> None:
+        """Try nothing more once the batch has waited for too long: what is left is set aside."""
+        if time.monotonic() > self._patient_until:
+            raise errors.LockNotAvailable("the batch has waited for too long")
+
+    def _replace(self, replaced: list[Report], report: Report, error: psycopg.Error) -> None:
+        if isinstance(error, errors.LockNotAvailable):
+            self.locked.append(report.key)
+        else:
+            super()._replace(replaced, report, error)
+
+    def _leave_out(self, report: Report, error: psycopg.Error) -> None:
+        if isinstance(error, errors.LockNotAvailable):
+            self.locked.append(report.key)
+        else:
+            super()._leave_out(report, error)
 
 
 def _is_release(report: Report) -> bool:
@@ -272,15 +375,50 @@ async def complete_in_transaction(conn: Connection, runs: Runs, report: Report) 
 
     Raises:
         DatabaseUnavailable: The connection is lost; the transaction is rolled back.
+        EnqueueRefused: So is one of the tasks that the handler enqueued.
     """
     with translated():
         await conn.execute(_END_SOON)
         cursor = await conn.cursor(binary=True).execute(*runs.complete([report]))
-        return cursor.rowcount == 1
+        is_held = cursor.rowcount == 1
+        if is_held and report.sequel is not None:
+            with _as_refusal():
+                await conn.cursor(binary=True).execute(*runs.follow([(report.key, report.outcome, report.sequel)]))
+        return is_held
+
+
+def fail_sync(conn: psycopg.Connection[tuple[Any, ...]], runs: Runs, reports: Sequence[Report]) -> None:
+    """Record attempts that did not succeed, with what follows where that ends their tasks, on a blocking connection.
+
+    Raises:
+        DatabaseUnavailable: The connection is lost; whether it was recorded is unknown.
+        StorageUnavailable: The server has no room.
+    """
+    with translated(), conn.transaction():
+        rows = conn.cursor(binary=True).execute(*runs.fail(reports)).fetchall()
+        followed = {report.key for report in reports if report.sequel is not None}
+        keys = [LeaseKey(row[0], row[1], row[2]) for row in rows if row[3] == "dead"]
+        sequels = [(key, "failed", None) for key in keys if key in followed]
+        if sequels:
+            conn.cursor(binary=True).execute(*runs.follow(sequels))
 
 
 def complete_in_transaction_sync(conn: psycopg.Connection[tuple[Any, ...]], runs: Runs, report: Report) -> bool:
     """Do what `complete_in_transaction` does, on a blocking connection."""
     with translated():
         conn.execute(_END_SOON)
-        return conn.cursor(binary=True).execute(*runs.complete([report])).rowcount == 1
+        is_held = conn.cursor(binary=True).execute(*runs.complete([report])).rowcount == 1
+        if is_held and report.sequel is not None:
+            with _as_refusal():
+                conn.cursor(binary=True).execute(*runs.follow([(report.key, report.outcome, report.sequel)]))
+        return is_held
+
+
+@contextmanager
+def _as_refusal() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate != _REFUSED:
+            raise
+        raise EnqueueRefused(error.diag.message_primary or str(error)) from None

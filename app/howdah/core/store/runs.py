@@ -59,12 +59,16 @@ class HeldLease(NamedTuple):
         held_s: Seconds since its claim.
         is_limited: The queue has limits: call `Runs.settle` when it has ended.
         flow_key_id: Of its run.
+        batch_id: Of its run.
+        has_follow_ups: Its report needs a `sequel`.
     """
 
     queue_id: int
     held_s: float
     is_limited: bool
     flow_key_id: int | None
+    batch_id: bytes | None
+    has_follow_ups: bool
 
 
 class Extended(NamedTuple):
@@ -99,6 +103,7 @@ class Runs:
         self._heartbeat = load("run.heartbeat", schema)
         self._find_leased = load("run.find_leased", schema)
         self._await = load("run.await", schema)
+        self._follow = load("run.follow", schema)
         self._extend = load("run.extend", schema)
 
     async def claim(
@@ -225,6 +230,21 @@ class Runs:
         still held. A repeat changes nothing.
         """
         return self._await, _lease_parameters(keys)
+
+    def follow(self, ends: Sequence[tuple[LeaseKey, str, bytes | None]]) -> Statement:
+        """Enqueue what follows on the end of tasks, in the transaction that has ended them.
+
+        Args:
+            ends: Lease, outcome (succeeded, failed or expired), and the JSON array of what the handler enqueued.
+
+        Returns rows (task_id, error) of the tasks whose follow-up was refused by its dedup key.
+        """
+        return self._follow, {
+            "tenant_ids": Int4s([key.tenant_id for key, _, _ in ends]),
+            "task_ids": Uuids([key.task_id for key, _, _ in ends]),
+            "outcomes": Texts([outcome for _, outcome, _ in ends]),
+            "enqueues": Texts([items for _, _, items in ends]),
+        }
 
     async def extend(self, conn: Connection, key: LeaseKey, extend_s: float | None) -> Extended | None:
         """Take note that a receiver is still at a run, and allow it to be silent for a while.
