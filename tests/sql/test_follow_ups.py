@@ -24,7 +24,8 @@ SORRY = {"queue": "next", "handler": "sorry"}
 async def children(queue: Queue) -> list[Row]:
     """Tasks that have a parent, in the order in which they were stored."""
     return await queue.sql(
-        "SELECT t.id, t.parent_id, q.name AS queue, g.handler, t.payload::text, t.traceparent, t.run_at - t.created_at AS delay "
+        "SELECT t.id, t.parent_id, q.name AS queue, g.handler, t.payload::text, t.traceparent, "
+        "t.run_at - t.created_at AS delay "
         "FROM howdah.tasks t JOIN howdah.queues q ON q.id = t.queue_id JOIN howdah.targets g ON g.id = t.target_id "
         "WHERE t.parent_id IS NOT NULL ORDER BY t.id"
     )
@@ -64,10 +65,9 @@ async def test_runs_with_follow_ups_are_marked_and_no_others(queue: Queue) -> No
 
 async def test_payload_of_a_follow_up_stays_as_it_came(queue: Queue) -> None:
     """Byte for byte: spaces, the order of its keys, and numbers that no double can hold exactly."""
-    text = (
-        '{"queue": "q", "handler": "h", "on_success": {"queue": "q", "handler": "h", "payload": {"b":  1.10, "a": 2}}}'
-    )
-    [row] = await queue.sql("SELECT id FROM howdah.enqueue_many('default', %s::json)", f"[{text}]")
+    follow_up = '{"queue": "q", "handler": "h", "payload": {"b":  1.10, "a": 2}}'
+    items = f'[{{"queue": "q", "handler": "h", "on_success": {follow_up}}}]'
+    [row] = await queue.sql("SELECT id FROM howdah.enqueue_many('default', %s::json)", items)
     await follow(queue, row["id"])
     [child] = await children(queue)
 

@@ -85,6 +85,7 @@ class AttemptContext:
         traceparent: Of the run's span, if it is traced.
         callback_token: By which the receiver may report the outcome, if it may.
         callback_url: Where to, if that is known.
+        parent_id: The task whose end enqueued this one.
     """
 
     task_id: str
@@ -95,6 +96,7 @@ class AttemptContext:
     traceparent: str | None
     callback_token: str | None = None
     callback_url: str | None = None
+    parent_id: str | None = None
 
 
 class CallbackClient:
@@ -242,6 +244,8 @@ class CallbackClient:
         headers["Howdah-Attempt"] = str(context.attempt)
         headers["Howdah-Fence"] = str(context.claim_no)
         headers["Howdah-Queue"] = context.queue
+        if context.parent_id is not None:
+            headers["Howdah-Parent"] = context.parent_id
         if context.traceparent is not None:
             headers["traceparent"] = context.traceparent
         if context.callback_token is not None:

@@ -51,6 +51,7 @@ class Delivery:
             traceparent=run.traceparent,
             callback_token=token,
             callback_url=url,
+            parent_id=None if run.parent_id is None else str(UUID(bytes=run.parent_id)),
         )
         result = await self._callbacks.deliver(request, attempt)
         metrics.CALLBACKS.labels(_label(result)).inc()
