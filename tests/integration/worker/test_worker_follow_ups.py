@@ -280,3 +280,51 @@ async def test_lost_task_is_followed_by_on_failure(bench: Workbench) -> None:
     [child] = await children(bench)
 
     assert (child["parent_id"], child["handler"], child["is_at_once"]) == (task, "sorry", True)
+
+
+KILLED = """
+import asyncio
+import howdah
+
+
+@howdah.handler("parent")
+async def parent(payload, ctx):
+    await asyncio.sleep(0.02)
+    ctx.enqueue("q", "child")
+
+
+@howdah.handler("child")
+async def child(payload):
+    pass
+"""
+
+
+async def test_sequels_survive_kills_exactly_once(bench: Workbench) -> None:
+    """Workers are killed again and again: each parent that succeeded has its follow-up and its child, none has two."""
+    tasks = await bench.enqueue("parent", count=2_000, on_success={"queue": "q", "handler": "child"})
+    for n_left in (1_400, 700):  # A third loss of the same run would be a dead letter.
+        process = bench.spawn(KILLED, HOWDAH_CONCURRENCY="20")
+
+        async def has_worked(n_left: int = n_left) -> bool:
+            await bench.rescue()
+            [row] = await bench.sql(
+                "SELECT count(*) AS n FROM howdah.runs r JOIN howdah.tasks t ON t.id = r.task_id "
+                "WHERE t.parent_id IS NULL"
+            )
+            return bool(row["n"] <= n_left)
+
+        await eventually_async(has_worked, 60, f"{n_left} parents are left")
+        process.kill()
+        process.wait()
+    bench.spawn(KILLED)
+
+    async def is_empty() -> bool:
+        await bench.rescue()
+        return not await bench.sql("SELECT 1 FROM howdah.runs LIMIT 1")
+
+    await eventually_async(is_empty, 60, "all have ended")
+    rows = await bench.sql("SELECT parent_id, count(*) AS n FROM howdah.tasks WHERE parent_id IS NOT NULL GROUP BY 1")
+    dead = await bench.sql("SELECT task_id FROM howdah.dead_letters")
+
+    assert dead == []
+    assert {row["parent_id"]: row["n"] for row in rows} == dict.fromkeys(tasks, 2)
