@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from howdah.api import shapes
+from howdah.api import queue_shapes, shapes
 from howdah.api.bodies import read
 from howdah.api.bounds import check_count, seconds_of
 from howdah.api.call import Answer, json_answer
@@ -85,7 +85,7 @@ async def delete(call: Call) -> Answer:
 
     async def work(conn: Connection) -> Answer:
         await call.backend.queue_states.delete(conn, call.key.tenant, name)
-        return json_answer(200, shapes.QueueDeleted(name))
+        return json_answer(200, queue_shapes.QueueDeleted(name))
 
     return await at_once(call, work)
 
@@ -93,7 +93,7 @@ async def delete(call: Call) -> Answer:
 async def pause(call: Call) -> Answer:
     """Start nothing from a queue, until a time or until it is resumed; what runs goes on."""
     body = await call.body_if_any()
-    asked = read(body, shapes.QueuePause) if body else shapes.QueuePause()
+    asked = read(body, queue_shapes.QueuePause) if body else queue_shapes.QueuePause()
     until, for_s = _end_of(asked)
     reason = None if asked.reason is msgspec.UNSET else asked.reason
     states, actor = call.backend.queue_states, call.key.id
@@ -132,7 +132,7 @@ async def list_page(call: Call) -> Answer:
     async with call.backend.database.connection() as conn:
         rows = await call.backend.queues.page(conn, call.key.tenant_id, after=after, row_count=limit)
     cursor = write_cursor(call, parameters, rows[-1].name.encode()) if len(rows) == limit else None
-    return json_answer(200, shapes.QueuePage([_queue_of(row) for row in rows], cursor))
+    return json_answer(200, queue_shapes.QueuePage([_queue_of(row) for row in rows], cursor))
 
 
 async def stats(call: Call) -> Answer:
@@ -143,15 +143,15 @@ async def stats(call: Call) -> Answer:
     if found is None:
         raise _no_queue(name)
     counts: dict[str, Any] = {kind: min(count, COUNT_MAX) for kind, count in found.counts.items()}
-    shown = shapes.QueueStats(
+    shown = queue_shapes.QueueStats(
         queue=name,
         **counts,
         **{f"{kind}_is_at_least": kind in found.cut for kind in KINDS},
         count_max=COUNT_MAX,
         oldest_age_s=found.oldest_age_s,
-        last_minute=shapes.QueueTally(*found.last_minute),
-        last_5_minutes=shapes.QueueTally(*found.last_5_minutes),
-        last_hour=shapes.QueueTally(*found.last_hour),
+        last_minute=queue_shapes.QueueTally(*found.last_minute),
+        last_5_minutes=queue_shapes.QueueTally(*found.last_5_minutes),
+        last_hour=queue_shapes.QueueTally(*found.last_hour),
     )
     return json_answer(200, shown)
 
@@ -164,7 +164,7 @@ async def _changed(call: Call, body: bytes, change: Change) -> Answer:
         is_changed = await change(conn, tenant_id, name)
         queue = await call.backend.queues.get(conn, tenant_id, name)
         assert queue is not None, "its row is locked"
-        return json_answer(200, shapes.QueueChanged(is_changed, _queue_of(queue)))
+        return json_answer(200, queue_shapes.QueueChanged(is_changed, _queue_of(queue)))
 
     return await once(call, body, work)
 
@@ -203,9 +203,9 @@ def name_of(call: Call) -> str:
     return name
 
 
-async def _written(call: Call) -> tuple[str, shapes.QueueWrite]:
+async def _written(call: Call) -> tuple[str, queue_shapes.QueueWrite]:
     body = await call.body(call.backend.settings.body_bytes_max)
-    settings = read(body, shapes.QueueWrite)
+    settings = read(body, queue_shapes.QueueWrite)
     name: str = call.path_parameters["queue"]
     if not _NAME.fullmatch(name):
         detail = f"must match {shapes.NAME_PATTERN}"
@@ -213,7 +213,7 @@ async def _written(call: Call) -> tuple[str, shapes.QueueWrite]:
     return name, settings
 
 
-def _checked(settings: shapes.QueueWrite) -> QueueChange:
+def _checked(settings: queue_shapes.QueueWrite) -> QueueChange:
     """Return the settings that are given.
 
     Raises:
@@ -265,7 +265,7 @@ def _rate_of(row: QueueSettings) -> shapes.Rate | None:
     return shapes.Rate(row.rate_limit, duration(row.rate_period_s), row.rate_burst)
 
 
-def _end_of(asked: shapes.QueuePause) -> tuple[datetime | None, float | None]:
+def _end_of(asked: queue_shapes.QueuePause) -> tuple[datetime | None, float | None]:
     """Return when a pause ends, or in how many seconds. Whether an instant lies ahead is the database's to say."""
     if asked.lasting is not msgspec.UNSET:
         if asked.until is not msgspec.UNSET:
@@ -280,8 +280,8 @@ def _end_of(asked: shapes.QueuePause) -> tuple[datetime | None, float | None]:
     return until, None
 
 
-def _queue_of(row: QueueSettings) -> shapes.Queue:
-    return shapes.Queue(
+def _queue_of(row: QueueSettings) -> queue_shapes.Queue:
+    return queue_shapes.Queue(
         name=row.name,
         state=row.state,
         paused=_paused_of(row),
@@ -299,16 +299,16 @@ def _queue_of(row: QueueSettings) -> shapes.Queue:
     )
 
 
-def _paused_of(row: QueueSettings) -> shapes.Paused | None:
+def _paused_of(row: QueueSettings) -> queue_shapes.Paused | None:
     if row.state != "paused" or row.paused_at is None or row.paused_by is None:
         return None
-    return shapes.Paused(row.paused_at, row.paused_by, row.pause_reason, row.paused_until)
+    return queue_shapes.Paused(row.paused_at, row.paused_by, row.pause_reason, row.paused_until)
 
 
-def _draining_of(row: QueueSettings) -> shapes.Draining | None:
+def _draining_of(row: QueueSettings) -> queue_shapes.Draining | None:
     if row.draining_at is None or row.draining_by is None:
         return None
-    return shapes.Draining(row.draining_at, row.draining_by)
+    return queue_shapes.Draining(row.draining_at, row.draining_by)
 
 
 def _no_queue(name: str) -> Problem:

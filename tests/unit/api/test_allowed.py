@@ -8,7 +8,8 @@ import pytest
 
 from howdah.api.bodies import read, read_batch, read_task
 from howdah.api.problems import Problem
-from howdah.api.shapes import Cancel, QueueWrite
+from howdah.api.queue_shapes import QueueWrite
+from howdah.api.shapes import Cancel
 from howdah.core.addresses import AddressPolicy
 
 DURATION = 'must be a duration such as "30s" or "PT5M"'
