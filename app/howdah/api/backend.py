@@ -118,7 +118,7 @@ class Backend:
         supervisor.add("database", self.database.run)
         supervisor.add("writer", self.writer.known_names.run)
         supervisor.add("writer_of_new_names", self.writer.new_names.run)
-        supervisor.add("writer_of_dedup_keys", self.writer.keyed.run)
+        supervisor.add("writer_of_keys", self.writer.keyed.run)
         supervisor.add("writer_of_held_keys", self.writer.held_keys.run)
         supervisor.add("keeper", self.keeper.run)
         supervisor.add("notifier", self.notifier.run)

@@ -29,7 +29,8 @@ _priority_numbers: Final = {name: number for number, name in enumerate(PRIORITIE
 def draft(task_id: UUID, task: TaskCreate, payload: bytes | None) -> Draft:
     """Write a task down for the store."""
     dedup_key = None if task.dedup is UNSET else (task.queue, task.dedup.key)
-    return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key)
+    flow_key = None if task.flow is UNSET else task.flow.key
+    return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key, flow_key)
 
 
 def sequel_of(call: Call, items: Sequence[msgspec.Raw] | msgspec.UnsetType, place: str) -> bytes | None:

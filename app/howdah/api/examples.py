@@ -523,5 +523,6 @@ FAULTS: Final[dict[str, list[dict[str, str]]]] = {
         {"detail": f"is held by task {_ID}", "pointer": "/dedup/key"},
     ],
     "dedup_key_in_use": [{"detail": "is being taken by another transaction", "pointer": "/dedup/key"}],
+    "flow_key_in_use": [{"detail": "is being made by another transaction", "pointer": "/flow/key"}],
     "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
 }

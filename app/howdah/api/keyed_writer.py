@@ -1,7 +1,7 @@
-"""Group commit of tasks with a dedup key: apart from all others, because a key may be another transaction's.
+"""Group commit of tasks with a dedup or flow key: apart from all others, because a key may be another transaction's.
 
-A SQL client that has taken a key and has not committed yet holds up whoever brings
-the same key. So these tasks have a writer of their own, which waits for no key
+A SQL client that has taken a dedup key, or made a flow key, and has not committed yet
+holds up whoever brings the same key. So these tasks have a writer of their own, which waits for no key
 longer than for a commit that is under way elsewhere. A task whose key takes longer
 goes to a second writer: one key after the other, each with all the patience that
 there is, and then it is refused for now. Others with a key that is known to be held
@@ -13,9 +13,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import UNSET
+
 from howdah.api.committer import Committer
 from howdah.api.database import LOCK_S_MAX
-from howdah.core.store.tasks import KEY_IN_USE, Stored
+from howdah.core.store.tasks import DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE, KEYS_IN_USE, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +28,9 @@ if TYPE_CHECKING:
 # short for its neighbours to mind.
 KEY_S_MAX: Final = 0.02
 
-_REFUSED: Final = Stored(0, None, False, KEY_IN_USE)
-
 
 class KeyedCommitter(Committer):
-    """Commits tasks with dedup keys together; those whose keys are held up are handed on."""
+    """Commits tasks with keys together; those whose keys are held up are handed on."""
 
     def __init__(self, held: HeldCommitter, **parts: Any) -> None:
         """Hand on to `held`; `parts` are a `Committer`'s."""
@@ -46,14 +46,14 @@ class KeyedCommitter(Committer):
             super().submit(entry)
 
     def _deliver(self, entry: Entry, row: Stored) -> None:
-        if row.error == KEY_IN_USE:
+        if row.error in KEYS_IN_USE:
             self._held.submit(entry)
         else:
             super()._deliver(entry, row)
 
 
 class HeldCommitter(Committer):
-    """Commits tasks whose dedup keys are held up, one at a time; what waits for longer than `LOCK_S_MAX` is refused.
+    """Commits tasks whose keys are held up, one at a time; what waits for longer than `LOCK_S_MAX` is refused.
 
     Attributes:
         hand_back: Takes tasks whose key was waited for with success.
@@ -81,7 +81,7 @@ class HeldCommitter(Committer):
             if entry.refuse_at > now:
                 self._waiting.append(entry)
             else:
-                super()._deliver(entry, _REFUSED)
+                super()._deliver(entry, _refused(entry))
         first, self._waiting = self._waiting[:1], self._waiting[1:]
         return first
 
@@ -91,7 +91,11 @@ class HeldCommitter(Committer):
         for each in waiting:
             if each.name != entry.name:
                 self._waiting.append(each)
-            elif row.error == KEY_IN_USE:
+            elif row.error in KEYS_IN_USE:
                 super()._deliver(each, row)
             else:
                 self.hand_back(each)
+
+
+def _refused(entry: Entry) -> Stored:
+    return Stored(0, None, False, FLOW_KEY_IN_USE if entry.task.dedup is UNSET else DEDUP_KEY_IN_USE)

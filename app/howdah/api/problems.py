@@ -58,6 +58,9 @@ KINDS: Final[dict[str, Kind]] = {
     "dedup_key_in_use": Kind(
         409, "The dedup key is being taken", True, "Another transaction is about to take the dedup key; try later."
     ),
+    "flow_key_in_use": Kind(
+        409, "The flow key is being made", True, "Another transaction is making the flow key; try later."
+    ),
     "payload_too_large": Kind(413, "Too large", False, "The body or the payload is larger than allowed."),
     "unsupported_media_type": Kind(
         415, "The body must be plain JSON", False, "Send application/json, neither compressed nor in parts."

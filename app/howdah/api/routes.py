@@ -83,7 +83,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.TaskCreate,
         answers={201: shapes.Task, 200: shapes.Task},
-        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "queue_draining"),
+        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "flow_key_in_use", "queue_draining"),
     ),
     Operation(
         method="GET",
@@ -107,7 +107,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.BatchCreate,
         answers={200: shapes.BatchAnswer},
-        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "queue_draining"),
+        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "flow_key_in_use", "queue_draining"),
     ),
     Operation(
         method="POST",

@@ -3,7 +3,7 @@
 Tasks of queues and handlers that were seen before go through one committer; the
 first one of a name goes through another, because making the name may have to wait
 for somebody else's transaction, which nobody behind it should. For the same reason
-those with a dedup key have two of their own (see `keyed_writer`).
+those with a dedup or flow key have two of their own (see `keyed_writer`).
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class Writer:
             StorageUnavailable: It cannot store now; nothing was stored.
         """
         self._database.refuse_if_away()
-        if task.dedup is not UNSET:
-            entry = Entry(tenant_id, (tenant_id, task.queue, task.dedup.key), task, payload)
+        key = _contended(task)
+        if key is not None:
+            entry = Entry(tenant_id, (tenant_id, *key), task, payload)
             self.keyed.submit(entry)
             return await entry.stored
         name = (tenant_id, task.queue, task.handler if isinstance(task.handler, str) else None)
@@ -91,3 +92,10 @@ class Writer:
             else:
                 self._tallies.add(row.queue_id, 1)
         self._notifier.announce(rows)
+
+
+def _contended(task: TaskCreate) -> tuple[str, str] | None:
+    """Return what another transaction may just be taking or making; no queue has an empty name."""
+    if task.dedup is not UNSET:
+        return task.queue, task.dedup.key
+    return None if task.flow is UNSET else ("", task.flow.key)

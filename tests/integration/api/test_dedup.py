@@ -203,6 +203,36 @@ async def test_open_key_of_another_transaction_delays_only_its_own_tasks(api: Ap
     assert after.status_code == 200
 
 
+async def test_flow_key_that_another_transaction_is_making_delays_only_its_own_tasks(api: Api) -> None:
+    """As with dedup keys: who brings it is refused for now; plain tasks and those with other keys are not."""
+
+    def flowing(key: str) -> dict[str, Any]:
+        return {**TASK, "flow": {"key": key, "concurrency": 1}}
+
+    await api.create()
+    await api.post("/v1/tasks", flowing("known"))
+    async with await psycopg.AsyncConnection.connect(api.url) as other:
+        await other.execute(
+            'SELECT howdah.enqueue(\'q\', \'h\', options => \'{"flow": {"key": "open", "concurrency": 1}}\')'
+        )
+        held = [asyncio.create_task(api.post("/v1/tasks", flowing("open"))) for _ in range(5)]
+        began = time.monotonic()
+        elsewhere = await asyncio.gather(
+            *(api.post("/v1/tasks", body) for body in (TASK, flowing("known"), flowing("new")) for _ in range(10))
+        )
+        took_s = time.monotonic() - began
+        answers = await asyncio.gather(*held)
+        batch = await api.post("/v1/tasks/batch", {"tasks": [flowing("open"), flowing("b"), TASK]})
+    after = await api.post("/v1/tasks", flowing("open"))
+
+    assert {each.status_code for each in elsewhere} == {201}
+    assert took_s < 2
+    for answer in answers:
+        assert_problem(answer, 409, "flow_key_in_use", ["/flow/key"])
+    assert [result["status"] for result in batch.json()["results"]] == [409, 201, 201]
+    assert after.status_code == 201
+
+
 async def test_key_that_is_open_for_a_moment_is_waited_for(api: Api) -> None:
     """All that lined up behind it have their answer once it commits: one task, for all of them."""
     async with await psycopg.AsyncConnection.connect(api.url) as other:

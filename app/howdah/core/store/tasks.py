@@ -40,11 +40,13 @@ _LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 ID_MAX: Final = UUID(int=(1 << 128) - 1)
 ID_MIN: Final = UUID(int=0)
 
-# Of a batch in which a dedup key is another transaction's, each part waits so long while it is halved, and all of them
+# Of a batch in which a key is another transaction's, each part waits so long while it is halved, and all of them
 # together so long: every item has an attempt of its own as long as not hundreds are held up.
 _KEY_S_MAX: Final = 0.005
 _KEYS_S_MAX: Final = 1.0
-KEY_IN_USE: Final = "dedup_key_in_use /dedup/key is being taken by another transaction"
+DEDUP_KEY_IN_USE: Final = "dedup_key_in_use /dedup/key is being taken by another transaction"
+FLOW_KEY_IN_USE: Final = "flow_key_in_use /flow/key is being made by another transaction"
+KEYS_IN_USE: Final = frozenset({DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Draft(NamedTuple):
     `fields` is the JSON object of POST /v1/tasks without `payload`;
     `payload` is the payload's JSON text as it came, None if there is none.
     `kind` says the same as `fields`, if the task is plain. `dedup_key` is its
-    queue and key, if it has one.
+    queue and key, if it has one; `flow_key` likewise.
     """
 
     id: UUID
@@ -75,6 +77,17 @@ class Draft(NamedTuple):
     payload: bytes | None
     kind: Kind | None
     dedup_key: tuple[str, str] | None = None
+    flow_key: str | None = None
+
+    @property
+    def contended(self) -> tuple[str, str] | None:
+        """What another transaction may just be taking, or making, so that this task has to wait for its end."""
+        return self.dedup_key if self.flow_key is None or self.dedup_key is not None else ("", self.flow_key)
+
+    @property
+    def refusal(self) -> str:
+        """What to say of a task that has waited for that for too long."""
+        return FLOW_KEY_IN_USE if self.dedup_key is None else DEDUP_KEY_IN_USE
 
 
 class Stored(NamedTuple):
@@ -212,12 +225,12 @@ class Tasks:
     async def enqueue_each(self, conn: Connection, tenant_id: int, drafts: Sequence[Draft]) -> list[Stored]:
         """Store tasks as `enqueue` does, in a transaction; one that causes an error is refused alone.
 
-        So is one whose dedup key another transaction has just taken: `KEY_IN_USE`.
+        So is one whose key another transaction has just taken: one of `KEYS_IN_USE`.
 
         Raises:
             psycopg.Error: The connection is lost, or the server cannot store anything now.
         """
-        is_keyed = any(draft.dedup_key for draft in drafts)
+        is_keyed = any(draft.contended for draft in drafts)
         if is_keyed:
             limit = {"lock_timeout_ms": round(_KEY_S_MAX * 1000)}
             await conn.execute(load("server.limit_locks", self._schema), limit)
@@ -233,11 +246,11 @@ class Tasks:
 
         # Of those with one key the first finds out for all; each of a hundred would wait for itself.
         leaders: dict[object, int] = {}
-        leader_of = [leaders.setdefault(draft.dedup_key or index, index) for index, draft in enumerate(drafts)]
+        leader_of = [leaders.setdefault(draft.contended or index, index) for index, draft in enumerate(drafts)]
         firsts = list(leaders.values())
         found = await bisected(conn, [drafts[index] for index in firsts], attempt, _unstorable, is_fatal)
         rows = dict(zip(firsts, found, strict=True))
-        held_up = {index for index, row in rows.items() if row.error == KEY_IN_USE}
+        held_up = {index for index, row in rows.items() if row.error in KEYS_IN_USE}
         rest = [index for index, leader in enumerate(leader_of) if index != leader and leader not in held_up]
         if rest:
             found = await bisected(conn, [drafts[index] for index in rest], attempt, _unstorable, is_fatal)
@@ -270,7 +283,7 @@ class Tasks:
                 return await self._store_all(conn, batches)
         except psycopg.Error as error:
             drafts = [draft for each in batches.values() for draft in each]
-            if isinstance(error, LockNotAvailable) and any(draft.dedup_key for draft in drafts):
+            if isinstance(error, LockNotAvailable) and any(draft.contended for draft in drafts):
                 if len(drafts) == 1:
                     return {tenant_id: [_unstorable(drafts[0], error)] for tenant_id in batches}
             elif concerns_all(error) or is_missing_partition(error):
@@ -418,8 +431,8 @@ def _unstorable(draft: Draft, error: psycopg.Error) -> Stored:
     if is_missing_partition(error):
         raise error  # It is today's, which all of them need.
     if isinstance(error, LockNotAvailable):
-        if draft.dedup_key is None:
+        if draft.contended is None:
             raise error  # Whatever is locked, another item of the batch may need it too.
-        return Stored(0, None, False, KEY_IN_USE)
+        return Stored(0, None, False, draft.refusal)
     _log.error("task_unstorable", exc_info=error, extra={"fields": {"sqlstate": error.sqlstate}})
     return Stored(0, None, False, f"internal_error / {error.sqlstate}")
