@@ -6,7 +6,8 @@
 -- is drained or has reached a cap. A follow-up is refused only by its dedup key; so it comes back with the error, and
 -- nothing is stored. A handler's task that is refused raises JQ422: its success must not be recorded without it.
 --
--- Workers are told in this transaction, as by howdah.enqueue_many.
+-- Workers are told in this transaction, whatever howdah.notify says: our own sessions, which announce what they do after
+-- their commits, have it off.
 --
 -- moves: new -> waiting (enqueue)
 -- locks: what howdah.enqueue_rows locks, tenant by tenant in the order of their numbers.
@@ -86,7 +87,7 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
-    IF words <> '{}' AND coalesce(current_setting('howdah.notify', true), '') <> 'off' THEN
+    IF words <> '{}' THEN
         PERFORM pg_notify(
             'howdah_wake', CASE WHEN length(array_to_string(words, ' ')) < 7900 THEN array_to_string(words, ' ') ELSE '*' END
         );

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from howdah.core.db.queries import load
+from howdah.core.store.outlived_runs import OutlivedRuns
 from tests.fix_api import TASK, assert_problem
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ async def _expire_now(api: Api, *ids: str) -> None:
     await api.sql(
         "UPDATE howdah.runs SET expires_at = howdah.now() - interval '1 s' WHERE task_id = ANY (%s::uuid[])", list(ids)
     )
-    await api.sql(load("run.expire", "howdah").decode())
+    async with api.backend.database.transaction() as conn:
+        await OutlivedRuns("howdah").expire(conn)
 
 
 async def test_created_task_says_when_it_expires(api: Api) -> None:

@@ -91,6 +91,30 @@ async def test_follow_up_is_stored_with_the_outcome_and_runs(
     assert len(seen) == 3
 
 
+async def test_chain_does_not_wait_for_a_poll(bench: Workbench) -> None:
+    """Each follow-up is announced: of twelve, one after the other, most start at once."""
+
+    @howdah.handler("parent")
+    async def parent(payload: Any) -> None:
+        pass
+
+    await bench.start()
+    await bench.enqueue("parent")
+    await bench.drained()
+    item: dict[str, Any] = {"queue": "q", "handler": "parent"}
+    for _ in range(12):
+        item = {"queue": "q", "handler": "parent", "on_success": item}
+    await bench.enqueue_items([item])
+    await bench.drained()
+    rows = await bench.sql(
+        "SELECT extract(epoch FROM f.claimed_at - t.created_at)::float AS waited_s FROM howdah.tasks t "
+        "JOIN howdah.finished_runs f ON f.task_id = t.id WHERE t.parent_id IS NOT NULL"
+    )
+
+    assert len(rows) == 12
+    assert sorted(row["waited_s"] for row in rows)[6] < 0.2
+
+
 async def test_cancelled_task_is_followed_by_nothing(
     bench: Workbench, seen: list[tuple[str, uuid.UUID | None]]
 ) -> None:
