@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n 3
 # For example: make test-db PG=15, make test ARGS="--require-system".
 PG ?= 18
 ARGS ?=
-BENCHES ?= enqueue http_post drain latency end_to_end pull backlog lanes held_snapshot retention recovery idle
+BENCHES ?= enqueue http_post drain latency end_to_end pull limits follow_ups fairness backlog lanes held_snapshot retention recovery idle
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --extra embedded --group build
 

@@ -16,6 +16,12 @@ async def noop(payload: Any) -> None:
     """Do nothing."""
 
 
+@howdah.handler("bench.parent")
+async def parent(payload: Any, ctx: howdah.Context) -> None:
+    """Enqueue one that does nothing."""
+    ctx.enqueue("bench0", "bench.noop")
+
+
 @howdah.handler("bench.plain")
 def plain(payload: Any) -> None:
     """Do nothing, in a thread."""

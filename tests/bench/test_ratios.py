@@ -84,6 +84,14 @@ def test_backlog_of_a_tenant_delays_another_by_less_than_twice(measure: Measure)
     assert result["noop_ratio"] < 4 / MARGIN
 
 
+def test_sequels_cost_no_more_than_an_enqueue(measure: Measure) -> None:
+    """Runs half of which another run's end has enqueued are drained at three tenths of the rate of plain ones."""
+    result = measure("follow_ups", "--n", "10000")
+
+    assert result["follow_up_ratio"] >= 0.3 * MARGIN
+    assert result["enqueue_ratio"] >= 0.3 * MARGIN
+
+
 def test_single_post_reaches_three_tenths_of_an_empty_handler(measure: Measure) -> None:
     """Durable single creates over HTTP come at 0.3 of the rate of an empty authenticated handler."""
     result = measure("http_post", "--seconds", "2")
