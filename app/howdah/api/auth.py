@@ -64,6 +64,16 @@ class _Entry(NamedTuple):
     until: float
 
 
+def refuse_without(credential: Credential, scope: Scope, what: str = "This") -> None:
+    """Refuse what a key may not do.
+
+    Raises:
+        Problem: It lacks the scope.
+    """
+    if scope not in credential.scopes:
+        raise Problem("forbidden", f"{what} needs a key with the scope {scope}.")
+
+
 def unauthorized() -> Problem:
     """Return the one answer to a missing, malformed, unknown, wrong, revoked or expired key."""
     return Problem("unauthorized", "Send a valid API key as 'Authorization: Bearer hwd_…'.")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from howdah.api.auth import refuse_without, unauthorized
 from howdah.api.bodies import read, read_completion
 from howdah.api.bounds import seconds_of
 from howdah.api.call import Answer, json_answer
@@ -86,12 +87,15 @@ class _Caller(NamedTuple):
 async def complete(call: Call) -> Answer:
     """End the attempt that the token belongs to with success.
 
-    A repeat is answered `already_finished`; after the end of the attempt by other means it is 409.
+    A repeat is answered `already_finished`; after the end of the attempt by other means it is 409. With `enqueue` it
+    needs a key with the scope `producer` too.
     """
     caller = await _caller(call)
     body = await call.body_if_any()
     limit = min(call.backend.settings.payload_bytes_max, caller.tenant.payload_bytes_max)
     result, enqueued = read_completion(body, limit) if body else (None, [])
+    if enqueued:
+        await _refuse_strangers(call, caller)
     report = _report(caller, "succeeded", result=result)
     return await _record(call, caller, report._replace(sequel=sequel_of(call, enqueued, "/enqueue")))
 
@@ -136,6 +140,18 @@ async def heartbeat(call: Call) -> Answer:
     if extended.is_awaiting:
         answer.lease_expires_at, answer.deadline_at = extended.lease_expires_at, extended.deadline_at
     return json_answer(200, answer)
+
+
+async def _refuse_strangers(call: Call, caller: _Caller) -> None:
+    """Refuse who may not enqueue: a token is known to its receiver, and good for the end of its attempt only.
+
+    Raises:
+        Problem: There is no key of the task's tenant that may.
+    """
+    key = await call.backend.keys.check(call.headers)
+    if key.tenant_id != caller.token.tenant_id:
+        raise unauthorized()
+    refuse_without(key, "producer", "Enqueuing with an outcome")
 
 
 async def _caller(call: Call) -> _Caller:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from starlette.routing import BaseRoute, Route
 
 from howdah.api import (
+    auth,
     callback_shapes,
     callbacks,
     dead_letters,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from howdah.api import auth
     from howdah.api.call import Answer, Call
 
 
@@ -198,7 +198,7 @@ OPERATIONS: Final = (
         takes=callback_shapes.CallbackComplete,
         body_optional=True,
         answers={200: callback_shapes.CallbackAnswer},
-        problems=CALLBACK_PROBLEMS,
+        problems=(*CALLBACK_PROBLEMS, "unauthorized", "forbidden", "blocked_address", "payload_too_large"),
     ),
     Operation(
         method="POST",
@@ -479,8 +479,8 @@ class Endpoint:
             )
         if operation.scope is not None:
             call.key = await call.backend.keys.check(call.headers)
-            if operation.scope != "any" and operation.scope not in call.key.scopes:
-                raise Problem("forbidden", f"This needs a key with the scope {operation.scope}.")
+            if operation.scope != "any":
+                auth.refuse_without(call.key, operation.scope)
         if not operation.parameters:
             query(call, ())
         answer = await operation.handler(call)

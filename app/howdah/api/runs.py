@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from howdah.api import run_shapes, shapes
+from howdah.api.auth import refuse_without
 from howdah.api.bodies import read, read_runs
 from howdah.api.bounds import check_count, seconds_of
 from howdah.api.call import Answer, ClientGone, json_answer
@@ -111,6 +112,8 @@ async def finish(call: Call) -> Answer:
     key_of(call)
     body = await call.body(call.backend.settings.batch_bytes_max)
     _, items = read_runs(body, run_shapes.RunsEnvelope, run_shapes.RunEnd)
+    if any(isinstance(item, run_shapes.RunEnd) and item.enqueue is not msgspec.UNSET for item in items):
+        refuse_without(call.key, "producer", "Enqueuing with an outcome")
     reports: list[Report | Problem] = []
     for index, item in enumerate(items):
         try:

@@ -56,7 +56,7 @@ Method = Literal["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 
 ENQUEUE = Meta(
     description="Of a success: tasks as for POST /v1/tasks that are stored in the same transaction, 1,000 at most. "
-    "If one of them is refused, the attempt has failed.",
+    "Needs a key with the scope producer. If one of them is refused, the attempt has failed.",
     extra_json_schema={"maxItems": 1000, "items": {"$ref": "#/components/schemas/TaskCreate"}},
 )
 LogLevel = Literal["debug", "info", "warning", "error"]

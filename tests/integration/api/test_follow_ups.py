@@ -82,6 +82,17 @@ async def test_consumer_enqueues_with_its_success(api: Api, consumer: Consumer) 
     assert (child["parent_id"], child["payload"]) == (task["id"], {"x": 1})
 
 
+async def test_consumer_that_may_not_enqueue_may_not_do_so_with_its_outcome(api: Api, consumer: Consumer) -> None:
+    """The scope `worker` ends runs; nothing of a report that wants more is recorded."""
+    await api.create()
+    [run] = await consumer.claim()
+    body = {"runs": [{**lease_of(run), "outcome": "succeeded", "enqueue": [NEXT]}]}
+    refused = await api.post("/v1/runs/finish", body, key=await api.make_key("worker"))
+
+    assert_problem(refused, 403, "forbidden")
+    assert statuses(await consumer.finish(run)) == ["ok"]
+
+
 @pytest.mark.parametrize(
     ("item", "said"),
     [
@@ -142,14 +153,22 @@ async def test_task_that_is_no_task_is_found_before_anything_is_recorded(
 
 
 async def test_receiver_enqueues_with_its_success(api: Api) -> None:
-    """`complete` takes tasks beside the result; a bad one is refused, and the receiver may try again."""
+    """`complete` takes tasks beside the result, from those who may enqueue: the token alone does not say so."""
     target = {"url": "https://example.com/", "mode": "async"}
     task = (await api.post("/v1/tasks", {"queue": "q", "http": target, "on_success": NEXT})).json()
     [(task_id, tenant_id, token, queue_id)] = await _awaiting(api)
     path = f"/v1/callbacks/{await _token(api, tenant_id, task_id, token, queue_id)}/complete"
-    refused = await api.post(path, {"enqueue": [{**NEXT, "nonsense": 1}]}, key="")
-    done = await api.post(path, {"result": {"a": 1}, "enqueue": [{**NEXT, "handler": "m"}]}, key="")
+    body = {"result": {"a": 1}, "enqueue": [{**NEXT, "handler": "m"}]}
+    producer = await api.make_key("producer")
+    stranger = await api.post(path, body, key="")
+    worker = await api.post(path, body, key=await api.make_key("worker"))
+    other = await api.post(path, body, key=await api.make_key("producer", tenant="other"))
+    refused = await api.post(path, {"enqueue": [{**NEXT, "nonsense": 1}]}, key=producer)
+    done = await api.post(path, body, key=producer)
 
+    assert_problem(stranger, 401, "unauthorized")
+    assert_problem(worker, 403, "forbidden")
+    assert_problem(other, 401, "unauthorized")
     assert_problem(refused, 422, "validation", ["/enqueue/0/nonsense"])
     assert done.json()["outcome"] == "succeeded"
     assert {(parent, handler) for parent, handler, _ in await children(api)} == {(task["id"], "m"), (task["id"], "n")}
