@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-# How long the waits are between two looks at a counter: each look costs PostgreSQL about a millisecond.
+# How long the waits are between two looks at a counter: each look costs PostgreSQL 0.05 ms, and 1.5 ms more for a
+# thousand statements of other databases.
 LOOK_S = 0.02
 
 _COUNTERS = """
