@@ -33,4 +33,4 @@ class Crew:
 
     def want(self, free: int) -> int:
         """Return how many runs to claim now, if the worker has `free` slots."""
-        return self.plan.want(min(free, self.hands.free), len(self.waiting))
+        return self.plan.want(min(free, self.hands.free), self.waiting.count)

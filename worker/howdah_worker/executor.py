@@ -103,6 +103,8 @@ class Executor:
             THREADS: Crew(self._threads, min(threads, concurrency)),
             PROCESSES: Crew(children, min(children.free, concurrency)),
         }
+        # False if nothing waits for a crew: to ask each of them before each run of the event loop cost 0.1 us.
+        self._crews_wait = False
         self._starters = Starters(
             performer,
             self._loop_plan,
@@ -126,7 +128,7 @@ class Executor:
         if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
             return 0
         if place is LOOP:
-            return self._loop_plan.want(self._free, len(self._for_loop))
+            return self._loop_plan.want(self._free, self._for_loop.count)
         return self._crews[place].want(self._free)
 
     def want_beside(self, place: Place) -> int:
@@ -138,7 +140,7 @@ class Executor:
         plan, waiting = self._plan(place), self._waiting(place)
         if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
             return 0
-        return max(0, plan.ahead() + plan.slots - len(waiting)) if plan.ahead() else 0
+        return max(0, plan.ahead() + plan.slots - waiting.count) if plan.ahead() else 0
 
     def has_waiting(self, place: Place, tenant_id: int) -> bool:
         """Tell whether runs of a tenant wait for a slot in a place."""
@@ -156,14 +158,12 @@ class Executor:
         runs = [Run(row, token, claimed_at, self._catalogue) for row in rows]
         self._keeper.hold(runs)
         self._idle.clear()
-        waiting = self._waiting(place)
-        for run in runs:
-            if run.has_task:
-                waiting.append(run)
-            else:
-                self._taskless.add(run)
-                wait_s, ending = judge_taskless(run)
-                self._loop.call_later(wait_s, self._hand_back, run, ending)
+        self._waiting(place).extend([run for run in runs if run.has_task])
+        self._crews_wait |= place is not LOOP
+        for run in [run for run in runs if not run.has_task]:
+            self._taskless.add(run)
+            wait_s, ending = judge_taskless(run)
+            self._loop.call_later(wait_s, self._hand_back, run, ending)
         if self._is_closed:
             self.hand_back_waiting()
         # Not here: the next claim should be on its way first, and a handler that blocks must not do it in a claim.
@@ -270,20 +270,24 @@ class Executor:
 
     def _fill(self) -> None:
         """Start what a crew performs, and see that what waits for the event loop is started, while slots are free."""
-        for crew in self._crews.values():
-            if crew.waiting:
-                self._start_crew(crew)
-        self._starters.need(min(self._free, len(self._for_loop)))
+        if self._crews_wait:
+            self._start_crews()
+        self._starters.need(min(self._free, self._for_loop.count))
 
     def _refill(self) -> None:
         """Start what waits for slots that are free again, and let more be claimed."""
         self._fill()
         self._on_room()
 
+    def _start_crews(self) -> None:
+        for crew in self._crews.values():
+            self._start_crew(crew)
+        self._crews_wait = any(crew.waiting.count for crew in self._crews.values())
+
     def _start_crew(self, crew: Crew) -> None:
         """Have performed what was claimed before the first run that waits for the event loop."""
         loop_first = self._for_loop.next_at()
-        while self._free and crew.hands.free and crew.waiting:
+        while self._free and crew.hands.free and crew.waiting.count:
             if crew.waiting.next_at() > loop_first:
                 return
             run = crew.waiting.pop()
@@ -294,10 +298,9 @@ class Executor:
     def _take(self) -> Run | None:
         """Start the run that is next for the event loop, if there is a slot for it: its handler is to be called."""
         while True:
-            for crew in self._crews.values():
-                if crew.waiting:
-                    self._start_crew(crew)
-            if not self._for_loop or not self._free:
+            if self._crews_wait:
+                self._start_crews()
+            if not self._for_loop.count or not self._free:
                 return None
             run = self._for_loop.pop()
             if self._start(run):
@@ -352,7 +355,8 @@ class Executor:
         self._free += 1
         duration_s = time.monotonic() - run.started_at
         if run.stage is RUNNING:
-            self._report(run, judge(run, ending, is_interrupted), duration_s)
+            is_plain = run.stop is None and not run.has_seen
+            self._report(run, ending if is_plain else judge(run, ending, is_interrupted), duration_s)
         elif run.is_overdue:
             metrics.SLOTS_OVERDUE.dec()
             _logger.warning("handler_returned_late", extra={"fields": {**run.log_fields(), "took_s": duration_s}})
@@ -380,7 +384,7 @@ class Executor:
             self._report(run, ending, None)
 
     def _check_idle(self) -> None:
-        if any(waiting for waiting, _ in self._queues()):
+        if any(waiting.count for waiting, _ in self._queues()):
             return
         if not any(run.stage is RUNNING for run in self._running):
             self._idle.set()

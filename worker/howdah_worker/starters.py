@@ -134,7 +134,7 @@ class Starters:
                 break
             count += 1
             total_s += self._end(run, ending, False)
-            if _is_cancelled(task) or _holders(task) != holders:
+            if _is_touched(task, holders):
                 break  # The handler has cancelled its task, or has kept it to do so: it must not be another's.
             if self._due or total_s > _SLICE_S:
                 break  # Each that is due will start one, or their slices would add up to a long turn.
@@ -148,11 +148,17 @@ class Starters:
         return begun
 
 
-def _is_cancelled(task: asyncio.Task[Any]) -> bool:
-    """Tell whether the next wait of a task is to be cancelled; before Python 3.13, uncancel() does not undo that."""
-    return bool(task.cancelling() or getattr(task, "_must_cancel", False))
-
-
 def _holders(task: asyncio.Task[Any]) -> int:
     """Count what refers to a task: if that grows, somebody has kept it, and may cancel it later."""
     return sys.getrefcount(task) + weakref.getweakrefcount(task)
+
+
+def _is_touched(task: asyncio.Task[Any], holders: int) -> bool:
+    """Tell whether the next wait of a task is to be cancelled, or more refer to it than `_holders` has counted.
+
+    It counts by itself: a call for each run that never waits costs 0.06 us, and as many references as here.
+    """
+    if sys.getrefcount(task) + weakref.getweakrefcount(task) != holders:
+        return True
+    # Before Python 3.13, uncancel() does not undo that the next wait is to be cancelled.
+    return bool(task.cancelling() or getattr(task, "_must_cancel", False))

@@ -11,24 +11,26 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from howdah_worker.run import Run
 
 
 class Waiting:
-    """A queue of runs that is fair to tenants."""
+    """A queue of runs that is fair to tenants.
 
-    __slots__ = ("_by_tenant", "_count", "_turns")
+    Attributes:
+        count: How many wait. Each run that is started asks for it, and `len` would cost 0.05 us.
+    """
+
+    __slots__ = ("_by_tenant", "_turns", "count")
 
     def __init__(self) -> None:
         """Begin empty."""
+        self.count = 0
         self._by_tenant: dict[int, deque[Run]] = {}
-        self._turns: deque[int] = deque()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        # The same, in the order of their turns; none is empty.
+        self._turns: deque[deque[Run]] = deque()
 
     def has_tenant(self, tenant_id: int) -> bool:
         """Tell whether runs of a tenant wait."""
@@ -36,25 +38,28 @@ class Waiting:
 
     def next_at(self) -> float:
         """Return when the run that is next was claimed; infinity if none waits."""
-        return self._by_tenant[self._turns[0]][0].claimed_at if self._count else math.inf
+        return self._turns[0][0].claimed_at if self.count else math.inf
 
-    def append(self, run: Run) -> None:
-        """Add a run behind those of its tenant; a tenant that had none has its turn now."""
-        runs = self._by_tenant.get(run.tenant_id)
-        if runs is None:
-            runs = self._by_tenant[run.tenant_id] = deque()
-            self._turns.appendleft(run.tenant_id)
-        runs.append(run)
-        self._count += 1
+    def extend(self, runs: Iterable[Run]) -> None:
+        """Add each run behind those of its tenant; a tenant that had none has its turn now."""
+        by_tenant = self._by_tenant
+        for run in runs:
+            own = by_tenant.get(run.tenant_id)
+            if own is None:
+                own = by_tenant[run.tenant_id] = deque()
+                self._turns.appendleft(own)
+            own.append(run)
+            self.count += 1
 
     def pop(self) -> Run:
         """Take the run that is next; its tenant's next turn comes after one of every other tenant."""
         turns = self._turns
-        runs = self._by_tenant[turns[0]]
+        runs = turns[0]
         run = runs.popleft()
-        self._count -= 1
+        self.count -= 1
         if not runs:
-            del self._by_tenant[turns.popleft()]
+            del self._by_tenant[run.tenant_id]
+            turns.popleft()
         elif len(turns) > 1:
             turns.rotate(-1)
         return run
@@ -63,13 +68,13 @@ class Waiting:
         """Take what was claimed earlier than that."""
         for tenant_id, runs in list(self._by_tenant.items()):
             while runs and runs[0].claimed_at < claimed_before:
-                self._count -= 1
+                self.count -= 1
                 yield runs.popleft()
             if not runs:
                 del self._by_tenant[tenant_id]
-                self._turns.remove(tenant_id)
+                self._turns.remove(runs)  # None other is empty, so none other is equal.
 
     def pop_all(self) -> Iterator[Run]:
         """Take everything."""
-        while self._count:
+        while self.count:
             yield self.pop()

@@ -25,7 +25,7 @@ def waiting_of(*runs: tuple[int, float]) -> Waiting:
     """Runs of (tenant, claimed at), added in this order."""
     waiting = Waiting()
     for tenant_id, claimed_at in runs:
-        waiting.append(cast("Run", _Run(tenant_id, claimed_at)))
+        waiting.extend([cast("Run", _Run(tenant_id, claimed_at))])
     return waiting
 
 
@@ -45,8 +45,7 @@ def test_newcomer_goes_before_what_another_tenant_has_waiting() -> None:
     """Its first run is next, then the two take turns."""
     waiting = waiting_of(*[(1, float(number)) for number in range(1_000)])
     waiting.pop()
-    waiting.append(cast("Run", _Run(2, 2_000.0)))
-    waiting.append(cast("Run", _Run(2, 2_001.0)))
+    waiting.extend([cast("Run", _Run(2, 2_000.0)), cast("Run", _Run(2, 2_001.0))])
 
     assert [waiting.pop().tenant_id for _ in range(5)] == [2, 1, 2, 1, 1]
 
@@ -74,16 +73,16 @@ def test_nothing_is_lost_or_doubled(steps: list[tuple[int, bool]]) -> None:
     """Whatever is added and taken in between, each run comes out once, in its tenant's order."""
     waiting, added, taken = Waiting(), [], []
     for number, (tenant_id, takes) in enumerate(steps):
-        if takes and len(waiting):
+        if takes and waiting.count:
             taken.append(waiting.pop())
         else:
             run = cast("Run", _Run(tenant_id, float(number)))
-            waiting.append(run)
+            waiting.extend([run])
             added.append(run)
             assert waiting.has_tenant(tenant_id)
     taken += waiting.pop_all()
 
-    assert len(waiting) == 0
+    assert waiting.count == 0
     assert sorted(id(run) for run in taken) == sorted(id(run) for run in added)
     for tenant_id in range(1, 5):
         instants = [run.claimed_at for run in taken if run.tenant_id == tenant_id]
