@@ -11,6 +11,8 @@
 -- Of a success in a queue that keeps less than all history only what tells a repeat of this report is kept; which
 -- queues these are is asked once, of an index that holds no others. A cancelled task keeps its row in any queue: no
 -- other says what became of it.
+-- Where there are no such queues, no run is looked up among them: that cost 0.2 us. (A CTE in place of the
+-- subqueries is not hashed: 60 us a run with 2,000 of them.)
 -- The DELETE is its own locking step: a nested loop takes the sorted report row by row, and each run by its
 -- primary key. (Locking first and deleting then cost 3 us a run more, and a record of WAL.)
 -- IS NOT DISTINCT FROM keeps the planner off the partial indexes of leased rows, which look empty whenever
@@ -46,13 +48,17 @@ history AS (
         e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
         e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body
     FROM ended AS e
-    WHERE e.queue_id NOT IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all') OR e.outcome = 'cancelled'
+    WHERE NOT EXISTS (SELECT FROM howdah.queues AS q WHERE q.keep_history <> 'all')
+        OR e.queue_id NOT IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all')
+        OR e.outcome = 'cancelled'
 ),
 forgotten AS (
     INSERT INTO howdah.ended_leases (tenant_id, task_id, lease_token, outcome, ended_at)
     SELECT e.tenant_id, e.task_id, e.lease_token, e.outcome, (SELECT howdah.now())
     FROM ended AS e
-    WHERE e.queue_id IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all') AND e.outcome <> 'cancelled'
+    WHERE EXISTS (SELECT FROM howdah.queues AS q WHERE q.keep_history <> 'all')
+        AND e.queue_id IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all')
+        AND e.outcome <> 'cancelled'
 )
 SELECT e.task_id, e.lease_token
 FROM ended AS e
