@@ -48,8 +48,11 @@ DECLARE
     locked_ids integer[];
     queue_room integer[];
     queue_used integer[];
+    queue_timeout_s real[];
     -- Of the runs looked at, in order. queue_no and key_no count from 1; a run without a flow key has key_no 0.
     place tid[];
+    owner_id integer[];
+    task uuid[];
     lane_no integer[];
     queue_no integer[];
     key_no integer[];
@@ -57,6 +60,7 @@ DECLARE
     -- Of their flow keys, in id order.
     key_ids bigint[];
     locked_keys bigint[];
+    is_any_missing boolean;
     key_room integer[];
     key_has_rate boolean[];
     key_starts integer[];
@@ -67,7 +71,7 @@ DECLARE
     -- What becomes of the runs.
     lane_used integer[] := array_fill(0, ARRAY[cardinality(shares)]);
     lane_passed boolean[] := array_fill(false, ARRAY[cardinality(shares)]);
-    claimed tid[] := '{}';
+    is_claimed boolean[];
     parked tid[] := '{}';
     put_off tid[] := '{}';
     put_off_to timestamptz[] := '{}';
@@ -104,8 +108,10 @@ BEGIN
         FROM unnest(queue_ids, shares) AS w (queue_id, share)
         GROUP BY w.queue_id
     )
-    SELECT array_agg(CASE WHEN s.paused_until > now THEN 0 ELSE least(offer.wanted, room.by_running, room.by_rate) END ORDER BY s.id)
-    INTO queue_room
+    SELECT
+        array_agg(CASE WHEN s.paused_until > now THEN 0 ELSE least(offer.wanted, room.by_running, room.by_rate) END ORDER BY s.id),
+        array_agg(s.timeout_s ORDER BY s.id)
+    INTO queue_room, queue_timeout_s
     FROM howdah.queues AS s
     JOIN offer ON offer.queue_id = s.id
     CROSS JOIN LATERAL (
@@ -133,15 +139,17 @@ BEGIN
 
     SELECT
         array_agg(p.place ORDER BY p.lane_no, p.run_at, p.task_id),
+        array_agg(p.tenant_id ORDER BY p.lane_no, p.run_at, p.task_id),
+        array_agg(p.task_id ORDER BY p.lane_no, p.run_at, p.task_id),
         array_agg(p.lane_no ORDER BY p.lane_no, p.run_at, p.task_id),
         array_agg(p.queue_no ORDER BY p.lane_no, p.run_at, p.task_id),
         array_agg(CASE WHEN p.flow_key_id IS NULL THEN 0 ELSE p.key_no END ORDER BY p.lane_no, p.run_at, p.task_id),
         array_agg(coalesce(p.flow_state = 2, false) ORDER BY p.lane_no, p.run_at, p.task_id),
         array_agg(DISTINCT p.flow_key_id ORDER BY p.flow_key_id) FILTER (WHERE p.flow_key_id IS NOT NULL)
-    INTO place, lane_no, queue_no, key_no, has_place, key_ids
+    INTO place, owner_id, task, lane_no, queue_no, key_no, has_place, key_ids
     FROM (
         SELECT
-            ready.place, ready.run_at, ready.task_id, ready.flow_key_id, ready.flow_state,
+            ready.place, ready.run_at, ready.tenant_id, ready.task_id, ready.flow_key_id, ready.flow_state,
             lane.no::integer AS lane_no, queue.no::integer AS queue_no,
             (dense_rank() OVER (ORDER BY ready.flow_key_id NULLS LAST))::integer AS key_no
         FROM unnest(queue_ids, priorities, horizon_run_ats, horizon_task_ids, shares) WITH ORDINALITY
@@ -150,7 +158,7 @@ BEGIN
             ON queue.id = lane.queue_id AND queue.room > 0
         JOIN howdah.queues AS s ON s.id = queue.id
         CROSS JOIN LATERAL (
-            SELECT r.ctid AS place, r.run_at, r.task_id, r.flow_key_id, r.flow_state
+            SELECT r.ctid AS place, r.run_at, r.tenant_id, r.task_id, r.flow_key_id, r.flow_state
             FROM howdah.runs AS r
             WHERE r.queue_id = lane.queue_id
                 AND r.priority = lane.priority
@@ -170,30 +178,39 @@ BEGIN
 
     IF key_ids IS NOT NULL THEN
         locked_keys := howdah.lock_flow_keys(key_ids);
+        is_any_missing := cardinality(locked_keys) < cardinality(key_ids);
         now := howdah.now_exactly();
         -- Of a key that could not be locked nothing may start.
         SELECT
-            array_agg(CASE WHEN f.concurrency IS NOT NULL OR NOT is_locked THEN
-                CASE WHEN is_locked AND NOT EXISTS (
-                    SELECT FROM howdah.runs AS w WHERE w.flow_key_id = f.id AND w.flow_state = 1
-                ) THEN f.concurrency - (
-                    SELECT count(*)::integer
-                    FROM (
-                        SELECT FROM howdah.runs AS h WHERE h.flow_key_id = f.id AND h.flow_state = 2 LIMIT f.concurrency
-                    ) AS holder
-                )
-                ELSE 0 END
-            END ORDER BY u.id),
+            array_agg(
+                CASE
+                    WHEN NOT is_locked THEN 0
+                    WHEN f.concurrency IS NOT NULL THEN (
+                        -- One walk of the index: those who wait come first in it, and leave no room, however few there are.
+                        SELECT CASE WHEN min(h.flow_state) = 1 THEN 0 ELSE f.concurrency - count(*)::integer END
+                        FROM (
+                            SELECT r.flow_state
+                            FROM howdah.runs AS r
+                            WHERE r.flow_key_id = f.id AND r.flow_state IN (1, 2)
+                            ORDER BY r.flow_state
+                            LIMIT f.concurrency
+                        ) AS h
+                    )
+                END
+                ORDER BY u.id
+            ),
             array_agg(f.rate_limit IS NOT NULL ORDER BY u.id),
             array_agg(CASE WHEN is_locked THEN gate.room ELSE 0 END ORDER BY u.id),
             array_agg(
-                greatest(
-                    howdah.gate_opens_at(
-                        howdah.gate_after(f.gate_at, gate.room, f.rate_limit, f.rate_period_s, now), 1,
-                        f.rate_limit, f.rate_period_s, f.rate_burst
-                    ),
-                    CASE WHEN NOT is_locked THEN now + gate.pause END
-                )
+                CASE WHEN f.rate_limit IS NOT NULL THEN
+                    greatest(
+                        howdah.gate_opens_at(
+                            howdah.gate_after(f.gate_at, gate.room, f.rate_limit, f.rate_period_s, now), 1,
+                            f.rate_limit, f.rate_period_s, f.rate_burst
+                        ),
+                        CASE WHEN NOT is_locked THEN now + gate.pause END
+                    )
+                END
                 ORDER BY u.id
             ),
             array_agg(f.put_off_to ORDER BY u.id),
@@ -201,7 +218,7 @@ BEGIN
         INTO key_room, key_has_rate, key_starts, key_opens_at, key_line_to, key_pause
         FROM unnest(key_ids) AS u (id)
         LEFT JOIN howdah.flow_keys AS f ON f.id = u.id
-        CROSS JOIN LATERAL (SELECT u.id = ANY (locked_keys)) AS lock (is_locked)
+        CROSS JOIN LATERAL (SELECT NOT is_any_missing OR u.id = ANY (locked_keys)) AS lock (is_locked)
         CROSS JOIN LATERAL (
             SELECT
                 howdah.gate_room(f.gate_at, f.rate_limit, f.rate_period_s, f.rate_burst, now) AS room,
@@ -210,6 +227,7 @@ BEGIN
         key_used := array_fill(0, ARRAY[cardinality(key_ids)]);
     END IF;
 
+    is_claimed := array_fill(false, ARRAY[cardinality(place)]);
     FOR i IN 1 .. cardinality(place) LOOP
         q := queue_no[i];
         k := key_no[i];
@@ -240,7 +258,7 @@ BEGIN
         END IF;
         lane_used[lane_no[i]] := lane_used[lane_no[i]] + 1;
         queue_used[q] := queue_used[q] + 1;
-        claimed := claimed || place[i];
+        is_claimed[i] := true;
     END LOOP;
 
     IF parked <> '{}' THEN
@@ -281,12 +299,11 @@ BEGIN
         worker_id = claim_limited.worker_id,
         claimed_at = now
     FROM (
-        SELECT c.place, l.tenant_id, l.task_id, s.timeout_s
-        FROM unnest(claimed) AS c (place)
-        JOIN howdah.runs AS l ON l.ctid = c.place
-        JOIN howdah.queues AS s ON s.id = l.queue_id
+        SELECT c.place, c.owner_id, c.task, queue_timeout_s[c.queue_no] AS timeout_s
+        FROM unnest(place, owner_id, task, queue_no, is_claimed) AS c (place, owner_id, task, queue_no, is_claimed)
+        WHERE c.is_claimed
     ) AS picked
-    LEFT JOIN howdah.tasks AS t ON t.tenant_id = picked.tenant_id AND t.id = picked.task_id
+    LEFT JOIN howdah.tasks AS t ON t.tenant_id = picked.owner_id AND t.id = picked.task
     WHERE r.ctid = picked.place
     RETURNING
         r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,

@@ -22,10 +22,17 @@ DECLARE
     now constant timestamptz := howdah.now();
     granted constant smallint := 4;
     locked_keys bigint[];
+    waited_for bigint[];
     granted_in integer[];
 BEGIN
     IF flow_key_ids <> '{}' THEN
         locked_keys := howdah.lock_flow_keys(ARRAY(SELECT DISTINCT u.id FROM unnest(flow_key_ids) AS u (id) ORDER BY u.id));
+        -- For most keys nobody waits; who holds a place of them need not be counted.
+        SELECT coalesce(array_agg(l.id), '{}') INTO waited_for
+        FROM unnest(locked_keys) AS l (id)
+        WHERE EXISTS (SELECT FROM howdah.runs AS w WHERE w.flow_key_id = l.id AND w.flow_state = 1);
+    END IF;
+    IF waited_for <> '{}' THEN
         WITH next AS MATERIALIZED (
             SELECT waiting.place
             FROM howdah.flow_keys AS f
@@ -43,7 +50,7 @@ BEGIN
                 LIMIT f.concurrency - held.count
                 FOR UPDATE OF w SKIP LOCKED
             ) AS waiting
-            WHERE f.id = ANY (locked_keys)
+            WHERE f.id = ANY (waited_for)
         ),
         freed AS (
             UPDATE howdah.runs AS r

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from tests.fix_queue import FLOOR
 from tests.fix_wait import eventually_async
 
 if TYPE_CHECKING:
@@ -53,6 +55,36 @@ async def states(queue: Queue) -> Counter[str]:
     """How many tasks are in each state."""
     rows = await queue.sql("SELECT howdah.task_state(tenant_id, id) AS state FROM howdah.tasks")
     return Counter(row["state"] for row in rows)
+
+
+async def test_runs_of_several_limited_queues_have_the_timeouts_of_their_own(queue: Queue) -> None:
+    """One claim takes from all of them; what a task says of itself counts for more."""
+    names = ["first", "between", "q"]
+    for timeout_s, name in enumerate(names, start=100):
+        await queue.sql("SELECT howdah.set_queue(%s, %s)", name, json.dumps({"max_running": 10}))
+        await queue.sql("UPDATE howdah.queues SET timeout_s = %s WHERE name = %s", timeout_s, name)
+    await queue.enqueue(1, timeout="7s")
+    for name in names:
+        await queue.enqueue(2, queue=name)
+    ids = {row["name"]: row["id"] for row in await queue.sql("SELECT name, id FROM howdah.queues")}
+    offered = [ids["q"], ids["first"]]
+    runs = await queue.run(
+        "run.claim_limited",
+        queue_ids=offered,
+        priorities=[1, 1],
+        horizon_run_ats=[FLOOR[0]] * 2,
+        horizon_task_ids=[FLOOR[1]] * 2,
+        shares=[10, 10],
+        target_ids=[queue.target_id],
+        worker_id=1,
+        lease_token=uuid.uuid4(),
+        lease_s=15.0,
+        grace_s=1e9,
+    )
+
+    assert sorted((run["queue_id"], run["timeout_s"]) for run in runs) == sorted(
+        [(ids["first"], 100.0)] * 2 + [(ids["q"], 102.0)] * 2 + [(ids["q"], 7.0)]
+    )
 
 
 async def test_the_plain_claim_passes_queues_with_limits_by(queue: Queue) -> None:
