@@ -409,6 +409,7 @@ CREATE TABLE howdah.runs (
     expires_at timestamp with time zone,
     batch_id uuid,
     has_follow_ups boolean,
+    alone_state smallint,
     CONSTRAINT runs_attempt_check CHECK (((attempt >= 0) AND (attempt <= claim_no))),
     CONSTRAINT runs_blocked_check CHECK (((blocked_by = 0) = isfinite(run_at))),
     CONSTRAINT runs_cancel_mode_check CHECK (((cancel_mode IS NULL) OR ((cancel_mode = ANY (ARRAY['soft'::text, 'hard'::text])) AND (lease_token IS NOT NULL)))),
@@ -426,7 +427,7 @@ COMMENT ON COLUMN howdah.runs.target_id IS 'What it runs; a worker claims only t
 COMMENT ON COLUMN howdah.runs.worker_id IS 'Worker that holds the lease.';
 COMMENT ON COLUMN howdah.runs.claim_no IS 'Counts every claim and never falls; the fence given to handlers and receivers.';
 COMMENT ON COLUMN howdah.runs.attempt IS 'Claims that were spent; a release gives its claim back.';
-COMMENT ON COLUMN howdah.runs.crashes IS 'Leases that ran out with their worker.';
+COMMENT ON COLUMN howdah.runs.crashes IS 'Leases that ran out with their worker; from two on, only while it was executed alone.';
 COMMENT ON COLUMN howdah.runs.priority IS '3 critical, 2 high, 1 normal, 0 low; 4 is internal.';
 COMMENT ON COLUMN howdah.runs.blocked_by IS 'Bit mask of what it waits for: 1 steps, 2 approval, 4 flow key, 8 no live worker serves its target. While not 0, run_at is infinity.';
 COMMENT ON COLUMN howdah.runs.run_at IS 'Claimable from this time on.';
@@ -443,6 +444,7 @@ COMMENT ON COLUMN howdah.runs.awaiting_at IS 'When its receiver answered 202: si
 COMMENT ON COLUMN howdah.runs.expires_at IS 'Not claimable from this time on; the task''s.';
 COMMENT ON COLUMN howdah.runs.batch_id IS 'The batch that its task belongs to.';
 COMMENT ON COLUMN howdah.runs.has_follow_ups IS 'True if its task has follow_ups: whoever ends it calls howdah.follow in the same transaction. Never false.';
+COMMENT ON COLUMN howdah.runs.alone_state IS 'Of a run that two workers were lost with: 1 its worker has not started it, and first ends what else it has; 2 it is executed with nothing beside it. NULL: nothing is known, as of all others.';
 
 CREATE TABLE howdah.targets (
     id integer NOT NULL,
@@ -683,6 +685,9 @@ ALTER TABLE ONLY howdah.queues
 
 ALTER TABLE ONLY howdah.queues
     ADD CONSTRAINT queues_tenant_id_name_key UNIQUE (tenant_id, name);
+
+ALTER TABLE howdah.runs
+    ADD CONSTRAINT runs_alone_check CHECK (((alone_state IS NULL) OR (((alone_state >= 1) AND (alone_state <= 2)) AND (lease_token IS NOT NULL)))) NOT VALID;
 
 ALTER TABLE howdah.runs
     ADD CONSTRAINT runs_awaiting_check CHECK (((awaiting_at IS NULL) OR (lease_token IS NOT NULL))) NOT VALID;

@@ -185,6 +185,11 @@ class Queue:
         """Look up in history what was recorded for these leases."""
         return await self.run("run.find_recorded", **_leases(runs))
 
+    async def begin_alone(self, run: Row, timeout_s: float = 60.0) -> list[Row]:
+        """Say that a run is executed with nothing beside it from now on; returns nothing if it must not be."""
+        lease = {name: run[name] for name in ("tenant_id", "task_id", "lease_token")}
+        return await self.run("run.begin_alone", **lease, timeout_s=timeout_s)
+
     async def expire(self, runs: Sequence[Row]) -> None:
         """Let the leases of runs end now."""
         await self.sql(

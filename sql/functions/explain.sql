@@ -13,6 +13,7 @@
 -- next: due, and first in its lane: the next claim of a worker with a free slot takes it.
 -- running, cancel_requested, lease_expired: a worker holds it, was asked to stop it, or has been silent for too
 --   long, so that rescue will take it back.
+-- alone: two workers were lost with it, so a worker executes it with nothing beside it: it is held for that, or will be.
 -- expired: its expires_at has passed, and a scheduler ends it within a second or two.
 -- expires: comes last, of one that waits: it ends at that time unless it has started by then.
 -- awaiting_callback, callback_overdue: its receiver answered 202 and owes the outcome, until then; or has not
@@ -91,9 +92,16 @@ BEGIN
 
     IF run.lease_token IS NOT NULL THEN
         SELECT w.name INTO worker FROM howdah.workers AS w WHERE w.id = run.worker_id;
-        RETURN QUERY SELECT
-            'running', format('worker %s has run attempt %s since %s', worker, run.attempt, run.claimed_at),
-            run.deadline_at, NULL::integer;
+        IF run.alone_state = 1 THEN
+            RETURN QUERY SELECT
+                'alone',
+                format('%s workers were lost with it; worker %s executes it alone, once it has ended what else it has', run.crashes, worker),
+                NULL::timestamptz, NULL::integer;
+        ELSE
+            RETURN QUERY SELECT
+                'running', format('worker %s has run attempt %s since %s', worker, run.attempt, run.claimed_at),
+                run.deadline_at, NULL::integer;
+        END IF;
         IF run.cancel_mode IS NOT NULL THEN
             RETURN QUERY SELECT
                 'cancel_requested', format('its worker was asked to stop it (%s)', run.cancel_mode),
@@ -239,6 +247,11 @@ BEGIN
                 ELSE format('%s%s due runs of its queue and priority come before it', CASE WHEN ahead = ahead_max THEN 'at least ' END, ahead)
             END || format('; %s workers claim it, and hold %s runs at %s slots', cardinality(claiming), busy, slots),
             NULL::timestamptz, ahead;
+    END IF;
+    IF run.crashes >= 2 AND run.target_id <> 0 THEN
+        RETURN QUERY SELECT
+            'alone', format('%s workers were lost with it: the next one executes it alone', run.crashes),
+            NULL::timestamptz, NULL::integer;
     END IF;
     IF run.expires_at IS NOT NULL THEN
         RETURN QUERY SELECT

@@ -28,7 +28,7 @@ COMMENT ON COLUMN howdah.tasks_dead.task_id IS 'The task.';
 COMMENT ON COLUMN howdah.tasks_dead.target IS 'Name of its handler, or http.';
 COMMENT ON COLUMN howdah.tasks_dead.queued_at IS 'When the task was accepted.';
 COMMENT ON COLUMN howdah.tasks_dead.dead_at IS 'When it was given up.';
-COMMENT ON COLUMN howdah.tasks_dead.reason IS 'attempts or age: the retry policy was spent; crashes: three workers were lost with it; not_retryable: the failure said so.';
+COMMENT ON COLUMN howdah.tasks_dead.reason IS 'attempts or age: the retry policy was spent; crashes: three workers were lost with it, the third while it was executed alone; not_retryable: the failure said so.';
 COMMENT ON COLUMN howdah.tasks_dead.attempt IS 'Attempts that it spent.';
 COMMENT ON COLUMN howdah.tasks_dead.crashes IS 'Leases among them that ran out with their worker.';
 COMMENT ON COLUMN howdah.tasks_dead.error_type IS 'Class of the last attempt''s error.';

@@ -199,6 +199,8 @@ class Claimer:
                 await self._find_claimed(conn, executor)
             if self._catalogue.due_in_s() <= 0:
                 await self._refresh(conn)
+            if executor.suspects.are_left():
+                return await self._serve_suspects(conn, executor)
             if time.monotonic() >= self._poll_at:
                 self._poll_at = time.monotonic() + max(POLL_S, min(_POLL_COSTS * self._poll_cost_s, _POLL_S_MAX))
                 self._poll_cost_s = 0.0
@@ -210,6 +212,16 @@ class Claimer:
                 if source.wants(executor):
                     did_something |= await self._serve(conn, source, executor)
         return did_something
+
+    async def _serve_suspects(self, conn: Connection, executor: Executor) -> bool:
+        """Let a run that is to be executed alone begin, once nothing else is held here, nor being claimed."""
+        if fresh := executor.suspects.fresh():
+            await self._runs.set_aside(conn, fresh)
+            executor.suspects.set_aside(fresh)
+        run = None if self._claims or self._unanswered else executor.next_suspect()
+        if run is not None and await self._runs.begin_alone(conn, run.key, run.timeout_s):
+            executor.start_suspect(run)
+        return False
 
     async def run_beside(self, stop: asyncio.Event, executor: Executor) -> None:
         """Claim for newcomers while `run` waits for a claim, on a connection that is opened for the first of them.

@@ -27,6 +27,7 @@ from howdah_worker.place import LOOP, PROCESSES, THREADS, Place
 from howdah_worker.prefetch import Prefetch
 from howdah_worker.run import REPORTED, RUNNING, WAITING, Run, Stage, Stop
 from howdah_worker.starters import Starters
+from howdah_worker.suspects import Suspects, is_suspect, put_off
 from howdah_worker.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Executor:
         performer = Performer(around, delivery, contextvars.copy_context())
         self._threads = HandlerThreads(threads, self._loop, performer.perform, self._end_threads)
         children.employ(catalogue, around.clock, logs=logs, on_ended=self._end_child, on_recorded=finisher.recorded)
-        self._free = concurrency
+        self._concurrency = self._free = concurrency
         self._for_loop = Waiting()
         self._loop_plan = Prefetch(concurrency)
         self._crews = {
@@ -113,6 +114,8 @@ class Executor:
             end=self._end,
             on_room=self._refill,
         )
+        self.suspects = Suspects()
+        """Runs that are executed alone: while there are any, nothing else is claimed or started."""
         self._taskless: set[Run] = set()
         self._running: dict[Run, None] = {}
         self._check_at = math.inf
@@ -125,7 +128,7 @@ class Executor:
 
     def want(self, place: Place) -> int:
         """Return how many runs to claim now for a place; 0 for none."""
-        if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
+        if self._takes_no_more():
             return 0
         if place is LOOP:
             return self._loop_plan.want(self._free, self._for_loop.count)
@@ -138,9 +141,12 @@ class Executor:
         is idle.
         """
         plan, waiting = self._plan(place), self._waiting(place)
-        if self._is_closed or self._finisher.backlog() > _BACKLOG_MAX:
+        if self._takes_no_more():
             return 0
         return max(0, plan.ahead() + plan.slots - waiting.count) if plan.ahead() else 0
+
+    def _takes_no_more(self) -> bool:
+        return self._is_closed or self._finisher.backlog() > _BACKLOG_MAX or self.suspects.are_left()
 
     def has_waiting(self, place: Place, tenant_id: int) -> bool:
         """Tell whether runs of a tenant wait for a slot in a place."""
@@ -158,16 +164,40 @@ class Executor:
         runs = [Run(row, token, claimed_at, self._catalogue) for row in rows]
         self._keeper.hold(runs)
         self._idle.clear()
-        self._waiting(place).extend([run for run in runs if run.has_task])
-        self._crews_wait |= place is not LOOP
+        if suspects := {run for run in runs if run.crashes and run.has_task and is_suspect(run, place)}:
+            for run in suspects:
+                self.suspects.add(run, place)
+            runs = [run for run in runs if run not in suspects]
+        self._await_slots([run for run in runs if run.has_task], place)
         for run in [run for run in runs if not run.has_task]:
             self._taskless.add(run)
             wait_s, ending = judge_taskless(run)
             self._loop.call_later(wait_s, self._hand_back, run, ending)
         if self._is_closed:
             self.hand_back_waiting()
+        elif self.suspects.are_left():
+            self._hand_back_ordinary()
         # Not here: the next claim should be on its way first, and a handler that blocks must not do it in a claim.
         self._loop.call_soon(self._fill)
+
+    def next_suspect(self) -> Run | None:
+        """Return a run that may begin to be executed alone: nothing else is under way, and no other lease is held."""
+        if self._free < self._concurrency or self._finisher.backlog():
+            return None
+        return self.suspects.next(self._keeper.holds())
+
+    def start_suspect(self, run: Run) -> None:
+        """Start what `next_suspect` returned, unless it was cancelled, handed back or lost meanwhile."""
+        place = self.suspects.begin(run)
+        if place is not None:
+            metrics.RUNS_ALONE.inc()
+            _logger.warning("run_alone", extra={"fields": {**run.log_fields(), "crashes": run.crashes}})
+            self._await_slots([run], place)
+            self._fill()
+
+    def _await_slots(self, runs: list[Run], place: Place) -> None:
+        self._waiting(place).extend(runs)
+        self._crews_wait |= place is not LOOP
 
     # What the keeper and the drain tell.
 
@@ -216,13 +246,19 @@ class Executor:
         self.hand_back_waiting()
 
     def hand_back_waiting(self) -> None:
+        """Release everything that has not started."""
+        self._hand_back_ordinary()
+        for run in self.suspects.pop_all():
+            self._hand_back(run)
+        self._check_idle()
+
+    def _hand_back_ordinary(self) -> None:
         """Release everything that waits for a slot."""
         for waiting, _ in self._queues():
             for run in waiting.pop_all():
                 self._hand_back(run)
         for run in list(self._taskless):
             self._hand_back(run)
-        self._check_idle()
 
     def stop_running(self) -> None:
         """Cancel every handler and release its run, because the process ends."""
@@ -250,10 +286,16 @@ class Executor:
 
     def look_after(self, now: float) -> None:
         """Hand back what has waited too long for a slot; called a few times a second."""
-        for waiting, plan in self._queues():
-            for run in waiting.pop_older(now - _WAIT_S_MAX):
-                plan.forget()
-                self._hand_back(run)
+        if self.suspects.are_left():
+            # Nothing else waits. One that could not begin because its row was locked for a moment can now.
+            for run in self.suspects.pop_late(now):
+                self._hand_back(run, put_off(run))
+            self._on_room()
+        else:
+            for waiting, plan in self._queues():
+                for run in waiting.pop_older(now - _WAIT_S_MAX):
+                    plan.forget()
+                    self._hand_back(run)
         metrics.RUNS_RUNNING.set(len(self._running))
 
     def _waiting(self, place: Place) -> Waiting:

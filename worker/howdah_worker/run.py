@@ -93,6 +93,7 @@ class Run:
         "child",
         "claim_no",
         "claimed_at",
+        "crashes",
         "deadline",
         "deadline_at",
         "enqueued",
@@ -144,6 +145,7 @@ class Run:
     flow_key_id: int | None
     batch_id: bytes | None
     has_follow_ups: bool | None
+    crashes: int
     has_task: bool
     report: Report
 
@@ -170,6 +172,7 @@ class Run:
             self.flow_key_id,
             self.batch_id,
             self.has_follow_ups,
+            self.crashes,
         ) = row
         self.token = token
         self.claimed_at = self.renewed_at = claimed_at

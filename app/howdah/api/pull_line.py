@@ -28,7 +28,7 @@ from howdah.core import metrics
 from howdah.core.db.arrays import instant_us
 from howdah.core.errors import DatabaseUnavailable, HowdahError, StorageUnavailable
 from howdah.core.lane_book import LaneBook
-from howdah.core.model import ClaimedRun, LaneKey
+from howdah.core.model import SUSPECT_CRASHES, ClaimedRun, LaneKey, LeaseKey
 from howdah.core.store.lanes import LANES_PER_PEEK_MAX
 from howdah.core.store.runs import GRACE_S
 
@@ -56,8 +56,8 @@ HTTP_TARGET: Final = 0
 # After a connection was lost in a claim, so long is waited for another to find its runs.
 IN_DOUBT_S: Final = 1.0
 
-_RUN_AT, _TIMEOUT_S, _DEADLINE_AT, _PRIORITY, _TASK_ID = map(
-    ClaimedRun._fields.index, ("run_at", "timeout_s", "deadline_at", "priority", "task_id")
+_RUN_AT, _TIMEOUT_S, _DEADLINE_AT, _PRIORITY, _TENANT_ID, _TASK_ID, _CRASHES = map(
+    ClaimedRun._fields.index, ("run_at", "timeout_s", "deadline_at", "priority", "tenant_id", "task_id", "crashes")
 )
 _TEXTS: Final = tuple(map(ClaimedRun._fields.index, ("payload", "http", "tags")))
 
@@ -256,6 +256,7 @@ class Line:
             rows: list[Row] = []
             try:
                 await self._claim(desk, entry, rows)
+                await _begin_alone(desk, entry, rows)
             except BaseException as error:
                 self._end_in_doubt(entry, rows, error)
                 raise
@@ -345,7 +346,10 @@ class Line:
         if entry.is_gone:
             self._give_back(entry, rows)
             return
-        rows.sort(key=lambda row: (-row[_PRIORITY], row[_RUN_AT], row[_TASK_ID]))
+        rows.sort(key=_urgency)
+        if (suspect := _suspect(rows)) is not None:
+            self._give_back(entry, [row for row in rows if row is not suspect])
+            rows[:] = [suspect]
         size = 0
         for place, row in enumerate(rows):
             size += _size(row)
@@ -391,6 +395,22 @@ class Line:
     def _now(self) -> int:
         """Return the database's time in microseconds since 2000."""
         return instant_us(int(self._database.clock.now_s() * 1e6))
+
+
+def _urgency(row: Row) -> tuple[Any, ...]:
+    return -row[_PRIORITY], row[_RUN_AT], row[_TASK_ID]
+
+
+def _suspect(rows: Sequence[Row]) -> Row | None:
+    """Return the run that is to be the only one of its answer, because it may kill whoever executes it."""
+    return min((row for row in rows if row[_CRASHES] >= SUSPECT_CRASHES), key=_urgency, default=None)
+
+
+async def _begin_alone(desk: Desk, entry: Entry, rows: Sequence[Row]) -> None:
+    """Take note of a run that is the only one of its answer; otherwise its loss would not count as its own doing."""
+    if (row := _suspect(rows)) is not None:
+        key = LeaseKey(row[_TENANT_ID], row[_TASK_ID], entry.token)
+        await desk.runs.begin_alone(desk.conn, key, row[_TIMEOUT_S])
 
 
 def _refuse(entry: Entry, error: BaseException) -> None:

@@ -63,10 +63,17 @@ class PulledRun(Struct):
     tags: dict[str, str] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     parent_id: Annotated[UUID, Meta(description="The task whose end enqueued this one.")] | UnsetType = UNSET
+    alone: (
+        Annotated[
+            bool,
+            Meta(description="True of a run that two workers or consumers were lost with: execute nothing beside it."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Pulled(Struct):
-    """Leased runs, the most urgent first; none if there was nothing in time."""
+    """Leased runs, the most urgent first; none if there was nothing in time, and one that is `alone` by itself."""
 
     runs: list[PulledRun]
 

@@ -16,7 +16,7 @@ from howdah.core.db.arrays import instant_at
 from howdah.core.decisions import RETRY_S_MAX, SNOOZE_S_MAX
 from howdah.core.errors import ResultInvalid
 from howdah.core.failures import error_text
-from howdah.core.model import ClaimedRun, Report, jsonb_text
+from howdah.core.model import SUSPECT_CRASHES, ClaimedRun, Report, jsonb_text
 from howdah.core.store.runs import GRACE_S
 from howdah.handlers import check_result
 
@@ -57,6 +57,7 @@ def claimed_run(row: Row, token: bytes, lease_s: float, handler: str | None) -> 
         tags=msgspec.UNSET if run.tags is None else _decode_tags(jsonb_text(run.tags)),
         traceparent=msgspec.UNSET if run.traceparent is None else run.traceparent,
         parent_id=msgspec.UNSET if run.parent_id is None else UUID(bytes=run.parent_id),
+        alone=True if run.crashes >= SUSPECT_CRASHES else msgspec.UNSET,
     )
 
 

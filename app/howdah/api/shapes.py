@@ -395,7 +395,7 @@ class Reason(Struct):
         str,
         Meta(
             description="not_due, retry_wait, paused, flow_key_full, flow_rate, queue_full, queue_rate, no_worker, "
-            "unserved, behind, next, expires, expired, running, cancel_requested, lease_expired, "
+            "unserved, behind, next, alone, expires, expired, running, cancel_requested, lease_expired, "
             "awaiting_callback, callback_overdue or ended."
         ),
     ]

@@ -131,6 +131,10 @@ FINISH_SECONDS: Final = BatchHistogram(
 LEASES_LOST: Final = _counter(
     "howdah_lease_lost_total", "Leases that a heartbeat found lost while the run was under way."
 )
+RUNS_ALONE: Final = _counter(
+    "howdah_runs_alone_total",
+    "Runs that were executed with nothing beside them because two workers were lost with them.",
+)
 STALE_REPORTS: Final = _counter(
     "howdah_stale_reports_total", "Outcomes that were refused because their lease was no longer held."
 )

@@ -7,7 +7,11 @@ hands tens of thousands of them on each second and looks at few.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+# A run that so many workers were lost with is a suspect: it is executed alone, and a third loss is its own doing
+# (sql/queries/run/fail.sql).
+SUSPECT_CRASHES: Final = 2
 
 Verdict: TypeAlias = Literal["held", "busy", "lost"]
 CancelMode: TypeAlias = Literal["soft", "hard"]
@@ -44,6 +48,7 @@ class ClaimedRun(NamedTuple):
     flow_key_id: int | None
     batch_id: bytes | None
     has_follow_ups: bool | None
+    crashes: int
 
 
 class Report(NamedTuple):

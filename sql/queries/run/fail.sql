@@ -15,7 +15,10 @@
 -- locks: runs in (tenant_id, task_id) order.
 -- index: runs_pkey, tasks_pkey
 -- A queue that keeps no history gets no row of it, but for one that says cancelled: see run/complete.
--- The first lost lease is re-armed at once: most are restarts, not poison. A cancel that was asked for
+-- The first lost lease is re-armed at once: most are restarts, not poison. A loss counts for every run that its worker
+-- held, of which one at most is poison; so once a run has two, workers execute it alone (alone_state 2), and only then
+-- a third loss counts, with which the task is given up. A loss while it still waited for that (1) costs it nothing. One
+-- that was executed alone and did not take its worker along is cleared of those before. A cancel that was asked for
 -- ends the task instead of another attempt. A snooze spends no attempt, but age bounds it: a handler that
 -- snoozes for ever would keep its task for ever. Age counts from when the task was due, or was replayed.
 -- The locking step is LATERAL and compares with IS NOT DISTINCT FROM for the reasons given in run/complete.
@@ -41,7 +44,7 @@ WITH held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.crashes, r.worker_id,
-            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode, r.awaiting_at
+            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode, r.awaiting_at, r.alone_state
         FROM howdah.runs AS r
         WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
         FOR UPDATE OF r
@@ -51,6 +54,8 @@ judged AS MATERIALIZED (
     SELECT
         h.tenant_id, h.task_id, h.queue_id, h.target_id, h.priority, h.claim_no, h.attempt, h.worker_id, h.lease_token,
         h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
+        h.outcome = 'released' OR loss.is_unstarted AS is_unspent,
+        h.outcome <> 'lost' AND loss.is_own AS is_cleared,
         coalesce(
             h.duration_s, CASE WHEN h.awaiting_at IS NOT NULL THEN extract(epoch FROM howdah.now() - h.claimed_at) END
         ) AS duration_s,
@@ -69,7 +74,8 @@ judged AS MATERIALIZED (
                 ELSE h.retryable
             END THEN 'not_retryable'
             WHEN crash.count >= 3 THEN 'crashes'
-            WHEN h.outcome <> 'released' AND h.attempt >= (policy.fields ->> 'max_attempts')::integer THEN 'attempts'
+            WHEN h.outcome <> 'released' AND NOT loss.is_unstarted AND h.attempt >= (policy.fields ->> 'max_attempts')::integer
+                THEN 'attempts'
             WHEN howdah.now() + make_interval(secs => delay.seconds)
                 > coalesce(t.run_at, h.queued_at) + make_interval(secs => howdah.duration_s(policy.fields ->> 'max_age'))
                 THEN 'age'
@@ -77,7 +83,14 @@ judged AS MATERIALIZED (
     FROM held AS h
     JOIN howdah.queues AS q ON q.id = h.queue_id
     LEFT JOIN howdah.tasks AS t ON t.tenant_id = h.tenant_id AND t.id = h.task_id
-    CROSS JOIN LATERAL (SELECT h.crashes + (h.outcome = 'lost' AND h.counts_crash)::integer AS count) AS crash
+    CROSS JOIN LATERAL (
+        SELECT
+            h.outcome = 'lost' AND h.alone_state IS NOT DISTINCT FROM 1 AS is_unstarted,
+            h.alone_state IS NOT DISTINCT FROM 2 AS is_own
+    ) AS loss
+    CROSS JOIN LATERAL (
+        SELECT h.crashes + (h.outcome = 'lost' AND h.counts_crash AND (h.crashes < 2 OR loss.is_own))::integer AS count
+    ) AS crash
     CROSS JOIN LATERAL (SELECT howdah.retry_policy(q.retry, t.retry) AS fields) AS policy
     CROSS JOIN LATERAL (
         SELECT CASE
@@ -136,8 +149,9 @@ rearmed AS (
         worker_id = NULL,
         claimed_at = NULL,
         awaiting_at = NULL,
-        attempt = r.attempt - j.is_snoozed::integer,
-        crashes = j.crashes,
+        alone_state = NULL,
+        attempt = r.attempt - j.is_unspent::integer,
+        crashes = CASE WHEN j.is_cleared THEN 0 ELSE j.crashes END,
         run_at = howdah.now() + make_interval(secs => j.delay_s),
         due_at = howdah.now() + make_interval(secs => j.delay_s)
     FROM judged AS j

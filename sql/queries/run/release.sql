@@ -59,6 +59,7 @@ rearmed AS (
         worker_id = NULL,
         claimed_at = NULL,
         awaiting_at = NULL,
+        alone_state = NULL,
         attempt = r.attempt - 1,
         run_at = howdah.now()
     FROM held AS h

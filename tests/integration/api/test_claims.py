@@ -585,3 +585,45 @@ async def test_a_flow_key_is_handed_on_by_a_report(api: Api, consumer: Consumer)
         await api.post("/v1/runs/finish", {"runs": [report]})
 
     assert order == [task["id"] for task in made]
+
+
+async def test_run_that_two_workers_were_lost_with_is_the_only_one_of_its_answer(api: Api, consumer: Consumer) -> None:
+    """The others go back and spend no attempt; should the consumer be lost with it too, it is known to be to blame."""
+    ids = [(await api.create())["id"] for _ in range(5)]
+    await api.sql("UPDATE howdah.runs SET crashes = 2 WHERE task_id = %s", ids[2])
+    [run] = await consumer.claim(max=5)
+
+    async def are_back() -> bool:
+        return await states(api) == [(0, 1, False), (0, 1, False), (1, 1, True), (0, 1, False), (0, 1, False)]
+
+    await eventually_async(are_back, 10, "the others were given back")
+    rest = await consumer.claim(max=5)
+    [(alone_state,)] = await api.sql("SELECT alone_state FROM howdah.runs WHERE task_id = %s", ids[2])
+
+    assert (run["task_id"], run["alone"]) == (ids[2], True)
+    assert [each["task_id"] for each in rest] == [ids[0], ids[1], ids[3], ids[4]]
+    assert all("alone" not in each for each in rest)
+    assert alone_state == 2
+
+
+async def test_claim_that_was_in_doubt_still_gives_a_suspect_by_itself(
+    api: Api, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost while it is noted costs nothing but the note: then a loss is nobody's fault."""
+    ids = [(await api.create())["id"] for _ in range(3)]
+    await api.sql("UPDATE howdah.runs SET crashes = 2 WHERE task_id = %s", ids[1])
+    original = Runs.begin_alone
+
+    async def cut(self: Runs, conn: Any, *arguments: Any) -> bool:
+        monkeypatch.setattr(Runs, "begin_alone", original)
+        await conn.close()
+        return await original(self, conn, *arguments)
+
+    monkeypatch.setattr(Runs, "begin_alone", cut)
+    [run] = await consumer.claim(max=3)
+    [(attempt, crashes, alone_state)] = await api.sql(
+        "SELECT attempt, crashes, alone_state FROM howdah.runs WHERE task_id = %s", ids[1]
+    )
+
+    assert (run["task_id"], run["alone"]) == (ids[1], True)
+    assert (attempt, crashes, alone_state) == (1, 2, None)

@@ -32,6 +32,7 @@ ROW: tuple[Any, ...] = tuple(
         flow_key_id=None,
         batch_id=None,
         has_follow_ups=None,
+        crashes=0,
     )
 )
 

@@ -316,6 +316,7 @@ def _run_of(order: Order) -> Run:
         flow_key_id=None,
         batch_id=None,
         has_follow_ups=order.has_follow_ups,
+        crashes=0,
     )
     run = Run(row, order.token, order.started_at, _Names(order))
     run.started_at = order.started_at

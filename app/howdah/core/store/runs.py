@@ -85,6 +85,20 @@ class Extended(NamedTuple):
     deadline_at: datetime
 
 
+class Suspect(NamedTuple):
+    """A run that is to be executed alone.
+
+    Attributes:
+        key: The lease.
+        timeout_s: How long it may take.
+        wait_s: How long it may wait for that.
+    """
+
+    key: LeaseKey
+    timeout_s: float
+    wait_s: float
+
+
 class Runs:
     """The queries under `sql/queries/run`."""
 
@@ -104,6 +118,8 @@ class Runs:
         self._find_leased = load("run.find_leased", schema)
         self._await = load("run.await", schema)
         self._follow = load("run.follow", schema)
+        self._set_aside = load("run.set_aside", schema)
+        self._begin_alone = load("run.begin_alone", schema)
         self._extend = load("run.extend", schema)
 
     async def claim(
@@ -270,6 +286,37 @@ class Runs:
             cursor = await conn.execute(self._extend, parameters)
             row = await cursor.fetchone()
         return None if row is None else Extended(*row)
+
+    async def set_aside(self, conn: Connection, suspects: Sequence[Suspect]) -> None:
+        """Take note of runs that are held and not started, because each is to be executed alone.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; repeat it.
+        """
+        parameters = {
+            **_lease_parameters([suspect.key for suspect in suspects]),
+            "timeouts_s": Float8s([suspect.timeout_s for suspect in suspects]),
+            "waits_s": Float8s([suspect.wait_s for suspect in suspects]),
+        }
+        with translated():
+            await conn.cursor(binary=True).execute(self._set_aside, parameters)
+
+    async def begin_alone(self, conn: Connection, key: LeaseKey, timeout_s: float) -> bool:
+        """Take note that a run is executed from now on with nothing beside it.
+
+        Returns:
+            False if it must not begin: its lease is not held any more, or somebody has locked its row.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost; repeat it before the run begins.
+        """
+        parameters = {
+            "tenant_id": key.tenant_id,
+            "task_id": UUID(bytes=key.task_id),
+            "lease_token": UUID(bytes=key.token),
+            "timeout_s": timeout_s,
+        }
+        return bool(await _fetch(conn, (self._begin_alone, parameters)))
 
     async def find_outcome(self, conn: Connection, key: LeaseKey) -> str | None:
         """Return the outcome that history has for one lease, if it has one; on any connection.
