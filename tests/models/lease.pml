@@ -1,5 +1,11 @@
 /* One task from its first claim to its end: claim, heartbeat, finish, hand back, rescue, cancel, park, replay.
  *
+ * Stands for sql/queries/run/claim.sql, sql/queries/run/find_claimed.sql, sql/queries/run/heartbeat.sql,
+ * sql/queries/run/complete.sql, sql/queries/run/fail.sql, sql/queries/run/release.sql,
+ * sql/queries/run/find_recorded.sql, sql/queries/run/lock_expired.sql, sql/queries/run/park.sql,
+ * sql/queries/run/unpark.sql, sql/functions/cancel.sql, sql/functions/replay.sql, app/howdah/core/store/reports.py and
+ * worker/howdah_worker/transaction.py.
+ *
  * Promises, by the flag that is set where one is broken:
  *   overwritten           a report, renewal or hand-back changes the run only while its own claim is the current one
  *   second_outcome        one lease has at most one row of history

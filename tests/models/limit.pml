@@ -1,12 +1,17 @@
 /* A queue's max_running: claims that lock the queue's row, count in a second statement, and claim what is left.
  *
+ * Stands for sql/functions/claim_limited.sql (the locks of queues, and queue_room), sql/queries/run/claim.sql, which
+ * passes by queues that have limits, and sql/functions/set_queue.sql.
+ *
  * Promises, by the flag that is set where one is broken:
- *   over_limit      after a claim that took runs, no more run than max_running says
+ *   over_limit      after a claim that took runs, no more run than max_running says, but for what a claim took that was
+ *                   under way when the queue got its first limit
  *   ltl drains      every run ends: no crash takes a slot away
  *
  * check: holds
  * check: holds with LIMIT=1, BATCH=1
  * check: holds with LOWERED
+ * check: holds with UNLIMITED_AT_FIRST
  * check: holds ltl drains
  * check: holds ltl drains with LOWERED
  * check: COUNT_IN_THE_LOCKING_STATEMENT breaks over_limit
@@ -14,12 +19,18 @@
  * check: LOCK_IN_A_TRANSACTION_OF_ITS_OWN breaks over_limit
  * check: LIMIT_READ_BEFORE_THE_LOCK breaks over_limit with LOWERED
  * check: CLAIM_OF_ONE_MORE breaks over_limit
+ * check: PLAIN_CLAIM_OF_A_LIMITED_QUEUE breaks over_limit
+ * check: CLAIM_AFTER_THE_COMMIT breaks over_limit
  * check: SLOTS_COUNTED_IN_A_ROW breaks ltl drains with LIMIT=1
  *
  * Abstractions: runs are all alike, so each is a number in `waiting`, `running` or `ended`. What a transaction has
  * written is seen by others when it commits; a statement sees what was committed when it began, which for one that
  * waits for a lock is before the wait. Counting in the statement that locks (or in one transaction that keeps its
  * snapshot) is therefore a mutant: measured on PostgreSQL, a limit of 10 became 20.
+ * Runs that are locked are passed by (SKIP LOCKED), so a claim may take fewer than there are. A queue whose lock is not
+ * had within 50 ms is left out; that claim takes nothing, and the worker comes again. A run whose receiver owes the
+ * outcome counts as `running`. A rate goes through the same lock, and is counted in the queue's own row.
+ * UNLIMITED_AT_FIRST adds plain claims, which lock nothing but runs and see in their snapshot whether there is a limit.
  */
 
 #ifndef LIMIT
@@ -31,11 +42,17 @@
 #define RUNS 4
 
 byte max_running = LIMIT;   /* the row of `queues` */
+#ifdef UNLIMITED_AT_FIRST
+bool is_limited = false;
+#else
+bool is_limited = true;
+#endif
+byte plain_count = 0;       /* plain claims that have committed since the queue has a limit */
 byte queue_lock = 0;        /* the transaction that holds it */
 byte waiting = RUNS, running = 0, ended = 0;
 byte slots = 0;             /* of the mutant that keeps a counter */
 
-byte kills = 1, retries = 1, rollbacks = 1;
+byte kills = 1, retries = 1, rollbacks = 1, skips = 1;
 
 bool over_limit;
 #define PROMISE(flag, condition) if :: !(condition) -> flag = true; assert(!flag) :: else fi
@@ -52,9 +69,9 @@ inline give_back() { skip }
 #endif
 
 active [3] proctype Claimer() {
-    byte seen, limit, take;
+    byte seen, limit, take, plain_before;
 end: do
-    :: waiting > 0 && IN_USE < max_running ->
+    :: is_limited && waiting > 0 && IN_USE < max_running ->
 #ifdef COUNT_IN_THE_LOCKING_STATEMENT
         seen = IN_USE;
 #endif
@@ -62,7 +79,10 @@ end: do
         limit = max_running;
 #endif
 #ifndef COUNT_WITHOUT_LOCK
-        atomic { queue_lock == 0 -> queue_lock = _pid + 1 };        /* SELECT … FROM queues FOR UPDATE */
+        if
+        :: atomic { queue_lock == 0 -> queue_lock = _pid + 1 }      /* SELECT … FROM queues FOR NO KEY UPDATE */
+        :: atomic { queue_lock != 0 -> seen = 0; limit = 0; goto left_out }
+        fi;
 #endif
 #ifdef LOCK_IN_A_TRANSACTION_OF_ITS_OWN
         queue_lock = 0;
@@ -72,9 +92,13 @@ end: do
             seen = IN_USE;                                          /* a statement of its own, with a fresh snapshot */
 #endif
 #ifndef LIMIT_READ_BEFORE_THE_LOCK
-            limit = max_running
+            limit = max_running;
 #endif
+            plain_before = plain_count
         };
+#ifdef CLAIM_AFTER_THE_COMMIT
+        if :: queue_lock == _pid + 1 -> queue_lock = 0 :: else fi;
+#endif
         if
         :: atomic {                                                 /* waiting -> running (claim), and COMMIT */
 #ifdef CLAIM_OF_ONE_MORE
@@ -83,15 +107,49 @@ end: do
                 take = (seen < limit -> limit - seen : 0);
 #endif
                 take = LEAST(take, LEAST(BATCH, waiting));
+                if :: take > 0 && skips > 0 -> skips--; take-- :: skip fi;  /* one is locked */
                 waiting = waiting - take; running = running + take; take_up();
-                PROMISE(over_limit, take == 0 || running <= max_running);
-                seen = 0; limit = 0; take = 0;
+                PROMISE(over_limit, take == 0 || running <= max_running || plain_count != plain_before);
+                seen = 0; limit = 0; take = 0; plain_before = 0;
                 if :: queue_lock == _pid + 1 -> queue_lock = 0 :: else fi
             }
-        :: atomic { rollbacks > 0 -> rollbacks--; seen = 0; limit = 0; if :: queue_lock == _pid + 1 -> queue_lock = 0 :: else fi }
-        fi
+        :: atomic { rollbacks > 0 -> rollbacks--; seen = 0; limit = 0; plain_before = 0;
+                if :: queue_lock == _pid + 1 -> queue_lock = 0 :: else fi }
+        fi;
+left_out:
+        skip
     od
 }
+
+#if defined(UNLIMITED_AT_FIRST) || defined(PLAIN_CLAIM_OF_A_LIMITED_QUEUE)
+/* run/claim: one statement, which sees the queue as it is when it begins. */
+active [2] proctype PlainClaimer() {
+    byte take;
+end: do
+#ifdef PLAIN_CLAIM_OF_A_LIMITED_QUEUE
+    :: waiting > 0 ->
+#else
+    :: !is_limited && waiting > 0 ->
+#endif
+        atomic {                                                    /* waiting -> running (claim), and COMMIT */
+            take = LEAST(BATCH, waiting);
+            waiting = waiting - take; running = running + take;
+#ifndef PLAIN_CLAIM_OF_A_LIMITED_QUEUE
+            if :: is_limited -> plain_count++ :: else fi;
+#endif
+            PROMISE(over_limit, take == 0 || !is_limited || running <= max_running || plain_count > 0);
+            take = 0
+        }
+    od
+}
+#endif
+
+#ifdef UNLIMITED_AT_FIRST
+/* PUT of the queue with its first limit. */
+active proctype FirstLimit() {
+    atomic { queue_lock == 0 -> is_limited = true }
+}
+#endif
 
 /* What happens to a run that somebody executes; none of it takes the queue's lock. */
 active proctype Ends() {

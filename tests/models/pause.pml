@@ -1,5 +1,8 @@
 /* Pausing a queue while workers claim from it, and resuming it.
  *
+ * Stands for sql/queries/run/claim.sql, sql/functions/claim_limited.sql, sql/functions/pause.sql, sql/functions/pause_queue.sql
+ * and sql/functions/resume.sql.
+ *
  * Promises, by the flag that is set where one is broken:
  *   started_after_pause    a claim that begins after the pause was answered takes no run
  *   more_than_a_batch      each worker starts at most the batch of the one claim that was under way

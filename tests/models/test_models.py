@@ -72,6 +72,16 @@ def test_head_explains_every_promise(name: str) -> None:
     assert {promise for promise in promises if f" *   {promise} " not in head} == set()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_head_names_the_files_that_the_model_stands_for(name: str) -> None:
+    """Whoever changes one of them finds the model by its path; one that was moved or deleted is noticed."""
+    about = re.search(r"\* Stands for (.*?)\n \*\n", text_of(name).partition("*/")[0], re.DOTALL)
+    paths = re.findall(r"[\w/]+\.(?:sql|py)", about[1]) if about else []
+
+    assert paths
+    assert [path for path in paths if not (MODELS.parents[1] / path).is_file()] == []
+
+
 def test_models_make_the_moves_of_the_protocol() -> None:
     """Each move that a model names is one of `core.state`, and every way out of `running` is in the model of leases."""
     made = {
