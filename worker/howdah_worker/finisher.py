@@ -178,8 +178,9 @@ class Finisher:
             await self._connection.drop()
 
     async def _wait_wanted(self) -> None:
-        if self._pending or self._under_way:
-            # Let handlers run: the batch is what they have done meanwhile.
+        if self._pending or self._under_way or self._vacancies:
+            # Let handlers run: the batch is what they have done meanwhile. What a handler's own transaction has
+            # recorded left its place while this loop was at something else, and comes in no batch.
             await asyncio.sleep(0)
             return
         self._wanted.clear()

@@ -58,8 +58,12 @@ class Vacancies:
         Raises:
             DatabaseUnavailable: The connection is lost; they are kept.
         """
-        queue_ids, flow_key_ids = set(self._queue_ids), set(self._flow_key_ids)
-        lanes = await self._runs.settle(conn, queue_ids, flow_key_ids)
-        self._queue_ids -= queue_ids
-        self._flow_key_ids -= flow_key_ids
-        return lanes
+        # What is left meanwhile, by another run of the same key perhaps, is for the next call.
+        queue_ids, flow_key_ids = self._queue_ids, self._flow_key_ids
+        self._queue_ids, self._flow_key_ids = set(), set()
+        try:
+            return await self._runs.settle(conn, queue_ids, flow_key_ids)
+        except BaseException:
+            self._queue_ids |= queue_ids
+            self._flow_key_ids |= flow_key_ids
+            raise
