@@ -38,8 +38,8 @@ check: lint type test ## All that needs no database: style, types, imports, unit
 test: setup ## Run the unit tests
 	$(PYTEST) tests/unit $(ARGS)
 
-test-db: setup ## Run the tests of SQL and integration on PostgreSQL $(PG)
-	$(PYTEST) --pg $(PG) tests/sql tests/integration $(ARGS)
+test-db: setup ## Run what depends on the version of PostgreSQL on $(PG)
+	$(PYTEST) --pg $(PG) -m "not one_server" tests/sql tests/integration $(ARGS)
 
 test-all: setup ## Run all tests but those that measure on PostgreSQL $(PG)
 	$(PYTEST) --pg $(PG) -m "not bench" $(ARGS)

@@ -60,7 +60,7 @@ def _events(up: Up, path: str, **headers: str) -> Iterator[tuple[str, str, Any]]
 def running(up: Callable[..., Up], tmp_path: Path) -> Up:
     """A service with these handlers."""
     (tmp_path / "logging_handlers.py").write_text(HANDLERS)
-    return up(PYTHONPATH=str(tmp_path), HOWDAH_HANDLERS="logging_handlers").started()
+    return up(PYTHONPATH=str(tmp_path), HOWDAH_HANDLERS="logging_handlers", HOWDAH_DRAIN_S="1").started()
 
 
 def test_task_is_followed_from_its_first_word_to_its_end(running: Up) -> None:

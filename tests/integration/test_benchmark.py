@@ -17,6 +17,8 @@ from tests.fix_wait import eventually_async
 if TYPE_CHECKING:
     from tests.fix_queue import Queue
 
+pytestmark = pytest.mark.one_server
+
 TABLES = ("tenants", "queues", "targets", "tasks", "runs", "finished_runs", "dead_letters", "queue_stats")
 
 

@@ -17,6 +17,8 @@ from tests.fix_wait import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.one_server
+
 # How many connections each process has once all of its parts are at work; a worker's finisher waits for a run.
 CONNECTIONS = {"api": 5, "worker": 3, "scheduler": 4}
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.fix_chores import Chores
     from tests.fix_queue import Queue
 
+pytestmark = pytest.mark.one_server
+
 
 def _howdah(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOWDAH_")}

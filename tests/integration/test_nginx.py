@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from tests.fix_nginx import StartNginx
 
+import pytest
+
+pytestmark = pytest.mark.one_server
+
 
 def test_configuration_is_valid(nginx_program: str, tmp_path: Path) -> None:
     """`nginx -t` accepts the whole configuration without a warning, with no change but its log and its port.

@@ -16,6 +16,8 @@ from tests.fix_wait import eventually_async
 if TYPE_CHECKING:
     from tests.fix_nginx import StartNginx
 
+pytestmark = pytest.mark.one_server
+
 
 async def test_address_with_too_many_requests_under_way_is_refused(
     start_nginx: StartNginx,

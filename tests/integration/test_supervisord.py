@@ -29,7 +29,7 @@ from tests.fix_wait import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_server]
 
 CONF: Final = Path(__file__).resolve().parents[2] / "supervisord.conf"
 BIN: Final = Path(sys.executable).parent

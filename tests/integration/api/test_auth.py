@@ -124,6 +124,7 @@ async def test_use_of_a_key_is_recorded_to_the_minute(api: Api) -> None:
     assert rows == [(True,)]
 
 
+@pytest.mark.one_server
 async def test_every_route_is_closed_to_keys_without_its_scope(api: Api) -> None:
     """B36: the table of routes decides; roles include others as documented, and nothing else opens a route.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.fix_api import Api
 
+pytestmark = pytest.mark.one_server
+
 SAMPLES: Final = 10_000
 # Of medians. Measured among wrong keys on a busy machine: 1.00 to 1.02. Without hash and comparison: 1.83.
 RATIO_MAX: Final = 1.05

@@ -10,6 +10,8 @@ import pytest
 
 from tests.fix_api import TASK, TASK_BYTES, Api, assert_problem, task_with
 
+pytestmark = pytest.mark.one_server
+
 # B1: what is no JSON by RFC 8259, and the field that has it where one can be told.
 NO_JSON = {
     "empty": (b"", ""),

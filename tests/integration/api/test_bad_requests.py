@@ -9,6 +9,8 @@ import pytest
 from howdah.api.call import Call
 from tests.fix_api import TASK, Api, assert_problem
 
+pytestmark = pytest.mark.one_server
+
 QUERIES = [
     "state=running'--",
     "state=sleeping",

@@ -6,6 +6,8 @@ import pytest
 
 from tests.fix_api import TASK, Api, assert_problem, serving
 
+pytestmark = pytest.mark.one_server
+
 # One address of every range that must not be reached.
 SPECIAL = [
     *("127.0.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1"),

@@ -303,6 +303,7 @@ async def test_only_post_is_allowed(api: Api, method: str) -> None:
     assert answer.headers["allow"] == "POST"
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("verb", "body", "status", "code", "pointer"),
     [

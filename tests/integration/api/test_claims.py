@@ -491,6 +491,7 @@ async def test_run_whose_task_is_gone_is_failed_and_not_given(api: Api, consumer
     assert errors == [("failed", "task_gone")]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [

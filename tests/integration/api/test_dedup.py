@@ -85,6 +85,7 @@ async def test_atomic_batch_with_a_conflict_stores_nothing(api: Api) -> None:
     assert (await api.post("/v1/tasks", keyed("new"))).status_code == 201
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("dedup", "pointer"),
     [

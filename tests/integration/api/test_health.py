@@ -12,6 +12,10 @@ from tests.fix_api import TASK, Api, serving
 if TYPE_CHECKING:
     import pytest
 
+import pytest
+
+pytestmark = pytest.mark.one_server
+
 
 async def test_health_needs_no_key(api: Api) -> None:
     """Probes and scrapers have none."""

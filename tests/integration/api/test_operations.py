@@ -89,6 +89,7 @@ async def test_a_repeat_with_its_key_starts_no_second_operation(api: Api) -> Non
     assert len((await api.get("/v1/operations")).json()["data"]) == 1
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("path", "body", "at"),
     [

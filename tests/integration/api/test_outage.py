@@ -215,6 +215,7 @@ def _post_until_answered(http: httpx2.Client, port: int, key: str, number: int) 
     raise AssertionError(f"request {number} was not answered within 60 s")
 
 
+@pytest.mark.one_server
 def test_api_stops_cleanly_while_clients_post(fleet: Fleet) -> None:
     """SIGTERM: what was read is answered, nothing else is stored, and the exit code says that it drained."""
     api = fleet.add_api()

@@ -62,6 +62,7 @@ async def test_resume_says_whether_there_was_anything_to_end(api: Api) -> None:
     assert [answers[1]["queue"][name] for name in ("state", "paused", "draining")] == ["active", None, None]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -153,6 +154,7 @@ async def test_caps_and_history_are_settings(api: Api) -> None:
     assert (none["max_depth"], none["max_age"], none["keep_history"]) == (None, None, "all")
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -88,6 +88,7 @@ async def test_limits_are_set_shown_and_taken_away(api: Api) -> None:
     assert (replaced["max_running"], replaced["rate"]) == (None, None)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("limits", "pointer"),
     [

@@ -158,6 +158,7 @@ async def test_client_that_goes_away_is_forgotten(api: Api, looks: list[int]) ->
     assert len(looks) - count <= 1
 
 
+@pytest.mark.one_server
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_two_thousand_wait_at_the_price_of_one_statement(api: Api, looks: list[int]) -> None:

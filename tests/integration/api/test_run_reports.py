@@ -246,6 +246,7 @@ async def test_run_that_is_reported_twice_in_one_batch_is_recorded_once(api: Api
     assert statuses(beats) == ["lost", "lost"]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("verb", ["heartbeat", "finish", "release"])
 async def test_batch_has_a_size(api: Api, verb: str) -> None:
     """A thousand are taken, one more is not, and none is nothing to do."""

@@ -159,6 +159,7 @@ async def test_answer_of_a_batch_lost_after_the_commit_stores_nothing_twice(cut:
     assert await cut.sql("SELECT count(*) FROM howdah.tasks WHERE payload IS NOT NULL") == [(50,)]
 
 
+@pytest.mark.one_server
 async def test_server_that_stops_answering_is_given_up_in_time(cut: Api, proxy: CuttingProxy) -> None:
     """A firewall that swallows everything costs seconds, then every answer is 503 at once."""
     proxy.is_blackhole = True

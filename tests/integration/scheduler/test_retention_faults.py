@@ -151,7 +151,7 @@ async def test_schedulers_at_once_come_to_the_end_that_one_comes_to(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["after", "amid"])
+@pytest.mark.parametrize("moment", ["after", pytest.param("amid", marks=pytest.mark.one_server)])
 async def test_kill_at_any_step_loses_nothing(
     chores: Chores, queue: Queue, past: dict[str, Any], database: str, moment: str
 ) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from howdah_worker.callback import CallbackClient
     from tests.fix_hostile import HostileServer
 
+pytestmark = pytest.mark.one_server
+
 OTHER_SECRET = "whsec_b3RoZXIga2V5IG9mIDMyIGJ5dGVzLCBmb3IgdGVzdHM="
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from howdah_worker.callback import CallbackClient
     from tests.fix_hostile import HostileServer
 
+pytestmark = pytest.mark.one_server
+
 # For these tests 127.0.0.2 stands for a host on the Internet, and 127.0.0.1 is private.
 OUTSIDE = "127.0.0.2"
 INSIDE = "127.0.0.1"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from howdah_worker.callback import CallbackClient
     from tests.fix_hostile import HostileServer
 
+pytestmark = pytest.mark.one_server
+
 TIMEOUT_S = 0.3
 # What the error types mean for the next attempt is tested with the pure rules.
 NO_ANSWER = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from howdah_worker.callback_outcome import CallbackResult
 
-pytestmark = pytest.mark.system("openssl")
+pytestmark = [pytest.mark.system("openssl"), pytest.mark.one_server]
 
 HOST = "hooks.example"
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")

@@ -277,6 +277,7 @@ async def test_decisions_and_errors_of_isolated_handlers_are_recorded(bench: Wor
     assert "howdah_worker" not in found["error"]["error"]["traceback"]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("payload", "kind", "says"),
     [
@@ -367,6 +368,7 @@ async def test_soft_cancel_is_told_to_an_isolated_handler(bench: Workbench, hand
     assert (await result_of(bench, "where"))["pid"] == pid
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("handler", ["tidy", "tidy.async"])
 async def test_isolated_handler_may_clean_up_before_it_is_killed(bench: Workbench, handler: str) -> None:
     """SIGTERM comes first: a plain function gets an exception, an async one is cancelled."""

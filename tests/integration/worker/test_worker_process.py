@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.fix_proxy import CuttingProxy
     from tests.fix_worker import Workbench
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_server]
 
 HANDLERS = """
 import asyncio, os, signal, time

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     MakeServer = Callable[..., EmbeddedPostgres]
 
+pytestmark = pytest.mark.one_server
+
 # Starts a server, says who runs it, and stops it; or says why it cannot.
 REPORT = """
 import json, os, sys
