@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python -P
 # Tests wait more than they compute: three at a time keep two cores busy.
-PYTEST := $(PYTHON) -m pytest -n 3
+PYTEST := $(PYTHON) -m pytest -n 3 --dist loadgroup
 # For example: make test-db PG=15, make test ARGS="--require-system".
 PG ?= 18
 ARGS ?=
