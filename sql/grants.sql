@@ -58,7 +58,10 @@ BEGIN
         howdah.cancel(uuid, text, text),
         howdah.change(uuid, jsonb, text),
         howdah.run_now(uuid, text),
-        howdah.explain(uuid, text)
+        howdah.explain(uuid, text),
+        howdah.open_batch(json, text),
+        howdah.close_batch(uuid, text),
+        howdah.cancel_batch(uuid, text, text)
     TO howdah_producer;
 END
 $$;
@@ -80,6 +83,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION
         howdah.now(),
         howdah.clock_offset(),
+        howdah.batch_counts(integer, uuid, timestamptz),
+        howdah.batch_state(timestamptz, timestamptz),
         howdah.error_fingerprint(jsonb),
         howdah.explain(uuid, text),
         howdah.id_floor(timestamptz),

@@ -32,6 +32,68 @@ COMMENT ON COLUMN howdah.api_keys.expires_at IS 'Refused from this time on; NULL
 COMMENT ON COLUMN howdah.api_keys.revoked_at IS 'Refused since this time; NULL not revoked.';
 COMMENT ON COLUMN howdah.api_keys.last_used_at IS 'Last use, to the minute.';
 
+CREATE TABLE howdah.batches (
+    tenant_id integer NOT NULL,
+    id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    closed_at timestamp with time zone,
+    completed_at timestamp with time zone,
+    task_count bigint,
+    succeeded bigint,
+    failed bigint,
+    cancelled bigint,
+    expired bigint,
+    created_by text NOT NULL,
+    follow_ups json NOT NULL,
+    CONSTRAINT batches_completed_check CHECK ((((completed_at IS NULL) OR (closed_at IS NOT NULL)) AND ((completed_at IS NULL) = (task_count IS NULL)) AND (num_nulls(task_count, succeeded, failed, cancelled, expired) = ANY (ARRAY[0, 5]))))
+);
+
+COMMENT ON TABLE howdah.batches IS 'Sets of tasks. One is complete when it takes no more tasks and none of its tasks has a live run; howdah.complete_batches then enqueues its follow-ups, once.';
+COMMENT ON COLUMN howdah.batches.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.batches.id IS 'UUIDv7, by which clients ask for it.';
+COMMENT ON COLUMN howdah.batches.created_at IS 'When it was opened.';
+COMMENT ON COLUMN howdah.batches.closed_at IS 'From when on it takes no more tasks, but for those that its own live tasks enqueue.';
+COMMENT ON COLUMN howdah.batches.completed_at IS 'When the last of its tasks was seen to have ended; its follow-ups were enqueued in that transaction.';
+COMMENT ON COLUMN howdah.batches.task_count IS 'How many tasks it had then. With the next four: as they stood then; a replay changes them no more.';
+COMMENT ON COLUMN howdah.batches.succeeded IS 'How many of them had succeeded.';
+COMMENT ON COLUMN howdah.batches.failed IS 'How many were dead letters, or had been and were purged.';
+COMMENT ON COLUMN howdah.batches.cancelled IS 'How many had been cancelled, or replaced by another task with their dedup key.';
+COMMENT ON COLUMN howdah.batches.expired IS 'How many had not been started in time.';
+COMMENT ON COLUMN howdah.batches.created_by IS 'Who opened it: the id of an API key, or a role of the database.';
+COMMENT ON COLUMN howdah.batches.follow_ups IS 'on_complete, on_success and on_failure: tasks that its end enqueues, with the fields of POST /v1/tasks.';
+
+CREATE TABLE howdah.tenants (
+    id integer NOT NULL,
+    name text NOT NULL,
+    callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
+    payload_bytes_max integer DEFAULT 262144 NOT NULL,
+    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    callback_key bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL,
+    CONSTRAINT tenants_callback_key_check CHECK ((octet_length(callback_key) >= 32)),
+    CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
+    CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
+    CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
+);
+
+COMMENT ON TABLE howdah.tenants IS 'The unit of isolation: keys, queues and tasks belong to one tenant.';
+COMMENT ON COLUMN howdah.tenants.id IS 'Internal number; never shown to clients.';
+COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tenant; ''default'' exists from the start.';
+COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
+COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
+COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
+COMMENT ON COLUMN howdah.tenants.callback_key IS 'Signs the tokens by which receivers report outcomes; known to nobody but Howdah''s processes. Replacing it makes every token worthless that is out.';
+
+CREATE TABLE howdah.batch_tasks (
+    tenant_id integer NOT NULL,
+    batch_id uuid NOT NULL,
+    task_id uuid NOT NULL
+);
+
+COMMENT ON TABLE howdah.batch_tasks IS 'Which tasks a batch has; inserted with them, and deleted after the batch''s retention.';
+COMMENT ON COLUMN howdah.batch_tasks.tenant_id IS 'Owner.';
+COMMENT ON COLUMN howdah.batch_tasks.batch_id IS 'The batch.';
+COMMENT ON COLUMN howdah.batch_tasks.task_id IS 'One of its tasks.';
+
 CREATE TABLE howdah.operations (
     tenant_id integer NOT NULL,
     id uuid NOT NULL,
@@ -153,27 +215,6 @@ COMMENT ON COLUMN howdah.queues.draining_at IS 'Since when it takes no new tasks
 COMMENT ON COLUMN howdah.queues.draining_by IS 'Who drains it: the id of an API key, or a database role.';
 COMMENT ON COLUMN howdah.queues.deleted_at IS 'When it was deleted. The row stays for as long as history names it; a new task of its name brings it back.';
 
-CREATE TABLE howdah.tenants (
-    id integer NOT NULL,
-    name text NOT NULL,
-    callback_secret text DEFAULT ('whsec_'::text || encode((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'::text)) NOT NULL,
-    payload_bytes_max integer DEFAULT 262144 NOT NULL,
-    created_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
-    callback_key bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL,
-    CONSTRAINT tenants_callback_key_check CHECK ((octet_length(callback_key) >= 32)),
-    CONSTRAINT tenants_callback_secret_check CHECK ((callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'::text)),
-    CONSTRAINT tenants_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_.-]{0,127}$'::text)),
-    CONSTRAINT tenants_payload_bytes_max_check CHECK (((payload_bytes_max >= 1) AND (payload_bytes_max <= 67108864)))
-);
-
-COMMENT ON TABLE howdah.tenants IS 'The unit of isolation: keys, queues and tasks belong to one tenant.';
-COMMENT ON COLUMN howdah.tenants.id IS 'Internal number; never shown to clients.';
-COMMENT ON COLUMN howdah.tenants.name IS 'The name that SQL callers pass as tenant; ''default'' exists from the start.';
-COMMENT ON COLUMN howdah.tenants.callback_secret IS 'Standard Webhooks secret (whsec_…) that signs this tenant''s callbacks.';
-COMMENT ON COLUMN howdah.tenants.payload_bytes_max IS 'Largest payload accepted, in bytes of its JSON text.';
-COMMENT ON COLUMN howdah.tenants.created_at IS 'When the tenant was made.';
-COMMENT ON COLUMN howdah.tenants.callback_key IS 'Signs the tokens by which receivers report outcomes; known to nobody but Howdah''s processes. Replacing it makes every token worthless that is out.';
-
 CREATE TABLE howdah.maintenance (
     chore text NOT NULL,
     next_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
@@ -210,6 +251,7 @@ CREATE TABLE howdah.dead_letters (
     queued_at timestamp with time zone NOT NULL,
     dead_at timestamp with time zone NOT NULL,
     error jsonb,
+    batch_id uuid,
     CONSTRAINT dead_letters_reason_check CHECK ((reason = ANY (ARRAY['attempts'::text, 'age'::text, 'crashes'::text, 'not_retryable'::text])))
 );
 
@@ -226,6 +268,7 @@ COMMENT ON COLUMN howdah.dead_letters.reason IS 'attempts, age, crashes or not_r
 COMMENT ON COLUMN howdah.dead_letters.queued_at IS 'When the task was accepted.';
 COMMENT ON COLUMN howdah.dead_letters.dead_at IS 'When it was given up.';
 COMMENT ON COLUMN howdah.dead_letters.error IS 'The last attempt''s error.';
+COMMENT ON COLUMN howdah.dead_letters.batch_id IS 'The batch that its task belongs to.';
 
 CREATE TABLE howdah.dedup_keys (
     tenant_id integer NOT NULL,
@@ -285,6 +328,7 @@ CREATE TABLE howdah.finished_runs (
     result json,
     error jsonb,
     response_body text,
+    batch_id uuid,
     CONSTRAINT finished_runs_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'released'::text, 'lost'::text, 'timed_out'::text, 'cancelled'::text, 'expired'::text])))
 )
 PARTITION BY RANGE (task_id);
@@ -307,6 +351,7 @@ COMMENT ON COLUMN howdah.finished_runs.lease_token IS 'Token of the lease that e
 COMMENT ON COLUMN howdah.finished_runs.result IS 'What the handler returned.';
 COMMENT ON COLUMN howdah.finished_runs.error IS 'type, message and, for handlers, traceback.';
 COMMENT ON COLUMN howdah.finished_runs.response_body IS 'Start of a callback''s answer.';
+COMMENT ON COLUMN howdah.finished_runs.batch_id IS 'Of a final row of a task that did not succeed: the batch that it belongs to. NULL in all others, so that those who succeed pay nothing for it.';
 
 CREATE TABLE howdah.flow_keys (
     id bigint NOT NULL,
@@ -598,6 +643,7 @@ CREATE TABLE howdah.tasks (
     parent_id uuid,
     batch_id uuid,
     follow_ups json,
+    completes_batch_id uuid,
     CONSTRAINT tasks_http_check CHECK (((target_id = 0) = (http IS NOT NULL))),
     CONSTRAINT tasks_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
     CONSTRAINT tasks_run_at_check CHECK (isfinite(run_at))
@@ -625,6 +671,7 @@ COMMENT ON COLUMN howdah.tasks.dedup IS 'key, until and on_conflict, as given: w
 COMMENT ON COLUMN howdah.tasks.parent_id IS 'The task whose end enqueued this one, in the same transaction.';
 COMMENT ON COLUMN howdah.tasks.batch_id IS 'The batch that it belongs to.';
 COMMENT ON COLUMN howdah.tasks.follow_ups IS 'on_success and on_failure: tasks that are enqueued when this one succeeds, or fails or expires, with the fields of POST /v1/tasks.';
+COMMENT ON COLUMN howdah.tasks.completes_batch_id IS 'The batch whose end enqueued this one.';
 
 ALTER TABLE howdah.tenants ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME howdah.tenants_id_seq
@@ -646,6 +693,12 @@ ALTER TABLE howdah.workers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 ALTER TABLE ONLY howdah.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY howdah.batch_tasks
+    ADD CONSTRAINT batch_tasks_pkey PRIMARY KEY (tenant_id, batch_id, task_id);
+
+ALTER TABLE ONLY howdah.batches
+    ADD CONSTRAINT batches_pkey PRIMARY KEY (tenant_id, id);
 
 ALTER TABLE ONLY howdah.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, task_id);
@@ -716,9 +769,17 @@ ALTER TABLE ONLY howdah.tenants
 ALTER TABLE ONLY howdah.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (id);
 
+CREATE INDEX batches_completed_idx ON howdah.batches USING btree (completed_at) WHERE (completed_at IS NOT NULL);
+
+CREATE INDEX batches_running_idx ON howdah.batches USING btree (tenant_id, id) WHERE ((closed_at IS NOT NULL) AND (completed_at IS NULL));
+
+CREATE INDEX dead_letters_batch_idx ON howdah.dead_letters USING btree (tenant_id, batch_id, task_id) WHERE (batch_id IS NOT NULL);
+
 CREATE INDEX dead_letters_queue_idx ON howdah.dead_letters USING btree (queue_id, task_id);
 
 CREATE INDEX ended_leases_ended_idx ON howdah.ended_leases USING btree (ended_at);
+
+CREATE INDEX finished_runs_batch_idx ON ONLY howdah.finished_runs USING btree (tenant_id, batch_id, task_id) WHERE (batch_id IS NOT NULL);
 
 CREATE INDEX finished_runs_failed_idx ON ONLY howdah.finished_runs USING btree (finished_at) WHERE (outcome = ANY (ARRAY['failed'::text, 'timed_out'::text, 'lost'::text]));
 
@@ -735,6 +796,8 @@ CREATE INDEX queues_deleted_idx ON howdah.queues USING btree (deleted_at) WHERE 
 CREATE INDEX queues_history_idx ON howdah.queues USING btree (id) WHERE (keep_history <> 'all'::text);
 
 CREATE INDEX queues_paused_idx ON howdah.queues USING btree (paused_until) WHERE (paused_until IS NOT NULL);
+
+CREATE INDEX runs_batch_idx ON howdah.runs USING btree (tenant_id, batch_id, task_id) WHERE (batch_id IS NOT NULL);
 
 CREATE INDEX runs_expiry_idx ON howdah.runs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (lease_token IS NULL));
 

@@ -80,6 +80,14 @@ class Context(Protocol):
         """The task whose end enqueued this one, as its follow-up or by its handler."""
 
     @property
+    def batch_id(self) -> UUID | None:
+        """The batch that the task belongs to."""
+
+    @property
+    def completes_batch_id(self) -> UUID | None:
+        """The batch whose end enqueued this task, as one of its follow-ups."""
+
+    @property
     def deadline_at(self) -> datetime:
         """When this attempt times out, by the database's clock."""
 

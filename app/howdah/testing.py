@@ -48,6 +48,8 @@ class ContextFields(TypedDict, total=False):
     tags: Mapping[str, str]
     timeout_s: float
     parent_id: UUID | None
+    batch_id: UUID | None
+    completes_batch_id: UUID | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +65,8 @@ class FakeContext:
     tags: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
     parent_id: UUID | None = None
+    batch_id: UUID | None = None
+    completes_batch_id: UUID | None = None
     deadline_at: datetime = field(init=False)
     log: log.TaskLog = field(init=False)
     entries: list[Entry] = field(init=False, default_factory=list)

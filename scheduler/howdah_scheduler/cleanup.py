@@ -28,7 +28,7 @@ class Cleanup(Chore):
     pace = Pace(tick_s=TICK_S, statement_s_max=30.0, lock_s_max=1.0, retry_s_max=300.0)
 
     def __init__(self, schema: str, retention_s: float) -> None:
-        """Keep statistics and operations for `retention_s` seconds, workers and deleted queues somewhat longer."""
+        """Keep statistics, operations and batches for `retention_s` seconds, workers and deleted queues longer."""
         self._retention_s = retention_s
         self._leftovers = Leftovers(schema)
 
@@ -43,6 +43,8 @@ class Cleanup(Chore):
             await self._leftovers.delete_stats(conn, self._retention_s),
             await self._leftovers.delete_flow_keys(conn),
             await self._leftovers.delete_operations(conn, self._retention_s),
+            await self._leftovers.delete_batch_tasks(conn, self._retention_s),
+            await self._leftovers.delete_batches(conn, self._retention_s),
             await self._leftovers.delete_workers(conn, self._retention_s + NAMED_MARGIN_S),
             await self._leftovers.delete_queues(conn, self._retention_s + NAMED_MARGIN_S),
         ]

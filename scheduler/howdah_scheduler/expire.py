@@ -11,8 +11,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from howdah.core import metrics
+from howdah.core.store.batches import Batches, BatchKey
 from howdah.core.store.flow_keys import FlowKeys
 from howdah.core.store.outlived_runs import PAGE_RUNS, OutlivedRuns
+from howdah_scheduler.batches import complete
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Expire(Chore):
         """Work on the tables of one schema."""
         self._runs = OutlivedRuns(schema)
         self._keys = FlowKeys(schema)
+        self._batches = Batches(schema)
 
     async def work(self, conn: Connection, held: Held) -> Round:
         """End a page of expired tasks; go on at once while a page is full."""
@@ -43,4 +46,6 @@ class Expire(Chore):
             _logger.info("tasks_expired", extra={"fields": {"count": len(ended), "task_id": str(ended[0].task_id)}})
         left_key_ids = sorted({run.left_key_id for run in ended if run.left_key_id is not None})
         words = await self._keys.settle(conn, [], left_key_ids) if left_key_ids else []
+        left = [BatchKey(run.tenant_id, run.batch_id) for run in ended if run.batch_id is not None]
+        await complete(conn, self._batches, left)
         return Round(next_in_s=0 if len(ended) >= PAGE_RUNS else INTERVAL_S, words=words)

@@ -15,10 +15,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from howdah.core import metrics
+from howdah.core.store.batches import Batches, BatchKey
 from howdah.core.store.expired_runs import PAGE_RUNS, ExpiredRuns
 from howdah.core.store.flow_keys import FlowKeys
 from howdah.core.store.maintenance import Maintenance
 from howdah.core.wake import LaneReady
+from howdah_scheduler.batches import complete
 from howdah_scheduler.chore import Chore, Pace, Round
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Rescue(Chore):
         """Work on the tables of one schema."""
         self._runs = ExpiredRuns(schema)
         self._keys = FlowKeys(schema)
+        self._batches = Batches(schema)
         self._store = Maintenance(schema)
 
     async def work(self, conn: Connection, held: Held) -> Round:
@@ -70,6 +73,8 @@ class Rescue(Chore):
         _report_callbacks([run for run in rescued if (run.tenant_id, run.task_id) in callbacks])
         words = [LaneReady.at(run.queue_id, run.priority, run.run_at) for run in rescued if run.run_at is not None]
         words += await self._settle(conn, expired)
+        left = [BatchKey(run.tenant_id, run.batch_id) for run in expired if run.batch_id is not None]
+        await complete(conn, self._batches, left)
         return Round(next_in_s=0 if len(expired) == PAGE_RUNS else INTERVAL_S, words=words)
 
     async def _hold_s(self, conn: Connection, held: Held) -> float:

@@ -21,6 +21,7 @@ from howdah.core.db.precheck import READ_ONLY_S_MAX, check_server
 from howdah.core.db.schema_version import check_schema
 from howdah.core.service import run
 from howdah.core.supervisor import Supervisor
+from howdah_scheduler.batches import CompleteBatches
 from howdah_scheduler.chore import PROCESS, ChoreLoop
 from howdah_scheduler.cleanup import Cleanup
 from howdah_scheduler.expire import Expire
@@ -104,7 +105,11 @@ def _loops(settings: Settings) -> list[tuple[str, Purpose, Sequence[Chore]]]:
     schema, retention_s = settings.schema, settings.retention_s
     return [
         ("rescue", "hot", [Rescue(schema)]),
-        ("lanes", "hot", [Queues(schema), Expire(schema), Sweep(schema), Park(schema), Settle(schema)]),
+        (
+            "lanes",
+            "hot",
+            [Queues(schema), Expire(schema), Sweep(schema), Park(schema), Settle(schema), CompleteBatches(schema)],
+        ),
         ("operations", "hot", [Operate(schema)]),
         ("upkeep", "direct", [MakePartitions(schema, settings.partition_days_ahead), Cleanup(schema, retention_s)]),
         ("retention", "direct", [Retention(schema, retention_s)]),

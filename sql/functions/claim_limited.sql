@@ -31,8 +31,8 @@ CREATE OR REPLACE FUNCTION howdah.claim_limited(
 RETURNS TABLE (
     tenant_id integer, task_id uuid, queue_id integer, target_id integer, priority smallint, claim_no integer,
     attempt integer, run_at timestamptz, queued_at timestamptz, timeout_s real, deadline_at timestamptz,
-    has_task boolean, payload json, http jsonb, tags jsonb, traceparent text, parent_id uuid, flow_key_id bigint,
-    batch_id uuid, has_follow_ups boolean, crashes smallint
+    has_task boolean, payload json, http jsonb, tags jsonb, traceparent text, parent_id uuid,
+    completes_batch_id uuid, flow_key_id bigint, batch_id uuid, has_follow_ups boolean, crashes smallint
 )
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -308,13 +308,13 @@ BEGIN
     RETURNING
         r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
         coalesce(t.timeout_s, picked.timeout_s), r.deadline_at,
-        t.id IS NOT NULL, t.payload, t.http, t.tags, t.traceparent, t.parent_id, r.flow_key_id,
-        r.batch_id, r.has_follow_ups, r.crashes;
+        t.id IS NOT NULL, t.payload, t.http, t.tags, t.traceparent, t.parent_id,
+        t.completes_batch_id, r.flow_key_id, r.batch_id, r.has_follow_ups, r.crashes;
     RETURN QUERY
     SELECT
         NULL::integer, NULL::uuid, l.queue_id, NULL::integer, l.priority, NULL::integer, NULL::integer, NULL::timestamptz,
         NULL::timestamptz, NULL::real, NULL::timestamptz, NULL::boolean, NULL::json, NULL::jsonb, NULL::jsonb, NULL::text,
-        NULL::uuid, NULL::bigint, NULL::uuid, NULL::boolean, NULL::smallint
+        NULL::uuid, NULL::uuid, NULL::bigint, NULL::uuid, NULL::boolean, NULL::smallint
     FROM unnest(queue_ids, priorities, shares, lane_used, lane_passed) AS l (queue_id, priority, share, used, has_passed)
     WHERE l.has_passed AND l.used < l.share;
 END

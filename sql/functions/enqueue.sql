@@ -1,7 +1,7 @@
 -- Enqueue one task inside the caller's own transaction: SELECT howdah.enqueue('emails', 'welcome',
 -- '{"to": "…"}'). Whatever else POST /v1/tasks takes goes into options under the same names. Raises
 -- JQ422 for what the API would refuse with 422, JQ413 for a payload that is too large, JQ429 if the queue has reached
--- a cap, and JQ409 if it is being drained, or if another task holds the dedup key and is not to be returned instead:
+-- a cap, JQ404 if its batch does not exist, and JQ409 if that is closed, if the queue is being drained, or if another task holds the dedup key and is not to be returned instead:
 -- its id is the detail then, dedup_keys_pkey the constraint.
 CREATE OR REPLACE FUNCTION howdah.enqueue(
     queue text,
@@ -56,6 +56,8 @@ BEGIN
             USING ERRCODE = CASE split_part(problem, ' ', 1)
                 WHEN 'payload_too_large' THEN 'JQ413'
                 WHEN 'queue_draining' THEN 'JQ409'
+                WHEN 'state_conflict' THEN 'JQ409'
+                WHEN 'not_found' THEN 'JQ404'
                 WHEN 'backpressure' THEN 'JQ429'
                 ELSE 'JQ422'
             END;

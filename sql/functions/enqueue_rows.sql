@@ -22,6 +22,8 @@
 -- no drain and no cap of their queue refuses them, nor a limit of payloads that was lowered meanwhile, and ids that were
 -- given may be as old as a run can be. They go on with their parents' traces.
 --
+-- An item with a batch joins it, or is refused if it is closed: see howdah.join_batches.
+--
 -- moves: new -> waiting (enqueue)
 -- Its columns have changed, which CREATE OR REPLACE refuses.
 DROP FUNCTION IF EXISTS howdah.enqueue_rows(integer, json, json[]);
@@ -58,6 +60,10 @@ DECLARE
     dedups jsonb[];
     held_priorities smallint[];
     held_run_ats timestamptz[];
+    -- What howdah.join_batches says of each item, if any names a batch; else NULL.
+    batch_ids uuid[];
+    batch_problems text[];
+    storable json := items;
 BEGIN
     SELECT CASE WHEN parents IS NULL THEN t.payload_bytes_max ELSE 2147483647 END INTO bytes_max
     FROM howdah.tenants AS t
@@ -107,10 +113,20 @@ BEGIN
         END IF;
     END IF;
 
+    IF position('batch' IN items::text) > 0 OR position('\u' IN items::text) > 0 THEN
+        SELECT b.batch_ids, b.problems INTO batch_ids, batch_problems FROM howdah.join_batches(tenant, items, parents) AS b;
+        IF array_remove(batch_problems, NULL) <> '{}' THEN
+            -- An item that its batch refuses must not take a key away from others.
+            SELECT json_agg(CASE WHEN batch_problems[i.ordinality] IS NULL THEN i.value ELSE '{}' END ORDER BY i.ordinality)
+            INTO storable
+            FROM json_array_elements(items) WITH ORDINALITY AS i (value, ordinality);
+        END IF;
+    END IF;
+
     IF position('dedup' IN items::text) > 0 OR position('\u' IN items::text) > 0 THEN
         SELECT k.ids, k.holders, k.problems, k.dedups, k.held_priorities, k.held_run_ats
         INTO key_ids, key_holders, key_problems, dedups, held_priorities, held_run_ats
-        FROM howdah.take_keys(tenant, items, payloads, id_low, id_high, bytes_max) AS k;
+        FROM howdah.take_keys(tenant, storable, payloads, id_low, id_high, bytes_max) AS k;
     END IF;
 
     RETURN QUERY
@@ -139,6 +155,9 @@ BEGIN
                     -- One that is stored already is no new task: its answer was lost.
                     AND NOT EXISTS (SELECT FROM howdah.tasks AS known WHERE known.tenant_id = tenant AND known.id = i.id)
                     THEN howdah.queue_refusal(q.draining_at, q.pressure, q.pressure_until, now)
+                WHEN batch_problems[i.ordinal] IS NOT NULL
+                    AND NOT EXISTS (SELECT FROM howdah.tasks AS known WHERE known.tenant_id = tenant AND known.id = i.id)
+                    THEN batch_problems[i.ordinal]
                 -- Of an item whose handler is not allowed the queue was not made.
                 WHEN q.id IS NULL AND (i.queue !~ name_pattern OR i.http IS NOT NULL OR t.id IS NOT NULL)
                     THEN 'validation /queue must match ' || name_pattern
@@ -152,26 +171,30 @@ BEGIN
     stored AS (
         INSERT INTO howdah.tasks (
             tenant_id, id, queue_id, target_id, priority, timeout_s, created_at, run_at, expires_at, traceparent, retry, flow,
-            tags, dedup, parent_id, follow_ups, http, payload
+            tags, dedup, parent_id, batch_id, follow_ups, http, payload
         )
         SELECT
             tenant, c.id, c.queue_id, c.target_id, c.priority, c.timeout_s, now, c.run_at, c.expires_at, c.traceparent, c.retry,
-            c.flow, c.tags, c.dedup, parents[c.ordinal], c.follow_ups, c.http, c.payload
+            c.flow, c.tags, c.dedup, parents[c.ordinal], batch_ids[c.ordinal], c.follow_ups, c.http, c.payload
         FROM checked AS c
         WHERE c.problem IS NULL AND c.holder_id IS NULL
         ORDER BY c.ordinal
         ON CONFLICT DO NOTHING
         RETURNING
-            id, queue_id, target_id, priority, run_at, expires_at, flow,
+            id, queue_id, target_id, priority, run_at, expires_at, flow, batch_id,
             CASE WHEN follow_ups IS NOT NULL THEN true END AS has_follow_ups
+    ),
+    joined AS (
+        INSERT INTO howdah.batch_tasks (tenant_id, batch_id, task_id)
+        SELECT tenant, s.batch_id, s.id FROM stored AS s WHERE s.batch_id IS NOT NULL
     ),
     armed AS (
         INSERT INTO howdah.runs (
-            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, expires_at, has_follow_ups,
+            tenant_id, task_id, queue_id, target_id, priority, run_at, queued_at, due_at, expires_at, batch_id, has_follow_ups,
             flow_key_id, flow_state
         )
         SELECT
-            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, s.expires_at,
+            tenant, s.id, s.queue_id, s.target_id, s.priority, greatest(s.run_at, now), now, s.run_at, s.expires_at, s.batch_id,
             s.has_follow_ups, f.id,
             CASE WHEN f.id IS NOT NULL THEN 0 END
         FROM stored AS s

@@ -6,9 +6,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     fields constant text[] := CASE
-        WHEN kind LIKE '%dead_letters' THEN ARRAY['tags', 'handler', 'error_type', 'fingerprint', 'reason', 'dead_after', 'dead_before']
-        WHEN kind = 'purge_queue' THEN ARRAY['tags', 'handler', 'priority', 'older_than']
-        ELSE ARRAY['tags', 'handler', 'priority', 'older_than', 'state']
+        WHEN kind LIKE '%dead_letters' THEN ARRAY['tags', 'handler', 'batch', 'error_type', 'fingerprint', 'reason', 'dead_after', 'dead_before']
+        WHEN kind = 'purge_queue' THEN ARRAY['tags', 'handler', 'batch', 'priority', 'older_than']
+        ELSE ARRAY['tags', 'handler', 'batch', 'priority', 'older_than', 'state']
     END;
     field record;
     problem text;
@@ -34,6 +34,11 @@ BEGIN
         problem := CASE field.key
             WHEN 'handler' THEN
                 CASE WHEN field.text !~ '^[a-z0-9][a-z0-9_.-]{0,127}$' THEN 'must match ^[a-z0-9][a-z0-9_.-]{0,127}$' END
+            WHEN 'batch' THEN
+                CASE
+                    WHEN field.text !~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+                        THEN 'must be the id of a batch, a lower-case UUID'
+                END
             WHEN 'error_type' THEN
                 CASE WHEN length(field.text) NOT BETWEEN 1 AND 200 THEN 'must have 1 to 200 characters' END
             WHEN 'fingerprint' THEN

@@ -22,6 +22,7 @@ DECLARE
     tenant ALIAS FOR tenant_id;
     queue ALIAS FOR queue_id;
     wanted_tags constant jsonb := filter -> 'tags';
+    wanted_batch_id constant uuid := filter ->> 'batch';
     wanted_type constant text := filter ->> 'error_type';
     wanted_fingerprint constant text := filter ->> 'fingerprint';
     wanted_reason constant text := filter ->> 'reason';
@@ -43,6 +44,7 @@ BEGIN
         SELECT
             l.task_id,
             (wanted_target_id IS NULL OR l.target_id = wanted_target_id)
+                AND (wanted_batch_id IS NULL OR l.batch_id IS NOT DISTINCT FROM wanted_batch_id)
                 AND (died_until IS NULL OR l.dead_at <= died_until)
                 AND (died_from IS NULL OR l.dead_at >= died_from)
                 AND (died_before IS NULL OR l.dead_at < died_before)
@@ -52,7 +54,7 @@ BEGIN
                 AND (wanted_fingerprint IS NULL OR howdah.error_fingerprint(l.error) = wanted_fingerprint) AS fits
         FROM (
             (
-                SELECT d.task_id, d.target_id, d.dead_at, d.reason, d.error
+                SELECT d.task_id, d.target_id, d.batch_id, d.dead_at, d.reason, d.error
                 FROM howdah.dead_letters AS d
                 WHERE NOT newest_first AND d.queue_id = queue AND d.task_id > from_id AND d.task_id < until_id
                 ORDER BY d.task_id
@@ -60,7 +62,7 @@ BEGIN
             )
             UNION ALL
             (
-                SELECT d.task_id, d.target_id, d.dead_at, d.reason, d.error
+                SELECT d.task_id, d.target_id, d.batch_id, d.dead_at, d.reason, d.error
                 FROM howdah.dead_letters AS d
                 WHERE newest_first AND d.queue_id = queue AND d.task_id > from_id AND d.task_id < until_id
                 ORDER BY d.task_id DESC

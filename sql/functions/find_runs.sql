@@ -4,7 +4,8 @@
 -- next page begins behind look_end, unless is_end says that there is none.
 --
 -- Reads runs_pkey, not the lanes: a run that is moved to another place in its lane, or to another lane, while somebody
--- goes from page to page is neither missed nor seen twice. With tags in the filter it reads the tasks too, by their keys.
+-- goes from page to page is neither missed nor seen twice; of a batch it reads runs_batch_idx. With tags in the filter it
+-- reads the tasks too, by their keys.
 CREATE OR REPLACE FUNCTION howdah.find_runs(
     tenant_id integer, queue_id integer, filter jsonb, stage text, created_until timestamptz, from_id uuid, until_id uuid,
     look_max integer, row_max integer,
@@ -24,6 +25,7 @@ DECLARE
     queue ALIAS FOR queue_id;
     now constant timestamptz := howdah.now();
     wanted_tags constant jsonb := filter -> 'tags';
+    wanted_batch_id constant uuid := filter ->> 'batch';
     wanted_priority constant integer := array_position(ARRAY['low', 'normal', 'high', 'critical'], filter ->> 'priority') - 1;
     wanted_state constant text := filter ->> 'state';
     accepted_until constant timestamptz := created_until
@@ -53,10 +55,23 @@ BEGIN
             SELECT
                 r.task_id, r.queue_id, r.target_id, r.priority, r.queued_at, r.lease_token IS NOT NULL AS is_leased,
                 howdah.run_state(r.lease_token, r.blocked_by, r.attempt, r.run_at, now) AS state
-            FROM howdah.runs AS r
-            WHERE r.tenant_id = tenant AND r.task_id > from_id AND r.task_id < until_id
-            ORDER BY r.task_id
-            LIMIT look_max
+            FROM (
+                (
+                    SELECT a.task_id, a.queue_id, a.target_id, a.priority, a.queued_at, a.lease_token, a.blocked_by, a.attempt, a.run_at
+                    FROM howdah.runs AS a
+                    WHERE wanted_batch_id IS NULL AND a.tenant_id = tenant AND a.task_id > from_id AND a.task_id < until_id
+                    ORDER BY a.task_id
+                    LIMIT look_max
+                )
+                UNION ALL
+                (
+                    SELECT m.task_id, m.queue_id, m.target_id, m.priority, m.queued_at, m.lease_token, m.blocked_by, m.attempt, m.run_at
+                    FROM howdah.runs AS m
+                    WHERE m.batch_id = wanted_batch_id AND m.tenant_id = tenant AND m.task_id > from_id AND m.task_id < until_id
+                    ORDER BY m.task_id
+                    LIMIT look_max
+                )
+            ) AS r
         ) AS l
         -- OFFSET 0 keeps it a subquery, which is not even begun without tags; as a join it looked each task up.
         LEFT JOIN LATERAL (

@@ -3,8 +3,8 @@
 -- outcome is succeeded, failed or expired.
 --
 -- What was promised when the parent was enqueued, and what a handler has done its work for, is stored even if its queue
--- is drained or has reached a cap. A follow-up is refused only by its dedup key; so it comes back with the error, and
--- nothing is stored. A handler's task that is refused raises JQ422: its success must not be recorded without it.
+-- is drained or has reached a cap. A follow-up is refused only by its dedup key, or because the batch that it names is
+-- closed; so it comes back with the error, and nothing is stored. A handler's task that is refused raises JQ422: its success must not be recorded without it.
 --
 -- Workers are told in this transaction, whatever howdah.notify says: our own sessions, which announce what they do after
 -- their commits, have it off.

@@ -12,7 +12,7 @@ AS $$
 DECLARE
     fields constant text[] := ARRAY[
         'id', 'queue', 'handler', 'http', 'payload', 'priority', 'run_at', 'delay', 'expires_at', 'expires_in',
-        'timeout', 'retry', 'flow', 'tags', 'dedup', 'traceparent', 'on_success', 'on_failure'
+        'timeout', 'retry', 'flow', 'tags', 'dedup', 'traceparent', 'batch', 'on_success', 'on_failure'
     ];
     field text;
     harmless json;

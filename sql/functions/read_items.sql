@@ -24,7 +24,7 @@ AS $$
                     AND x.id::uuid < id_high
                     THEN x.id::uuid
             END AS id,
-            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent, x.on_success, x.on_failure,
+            x.queue, x.handler, x.priority, x.http, x.retry, x.flow, x.tags, x.dedup, x.traceparent, x.batch, x.on_success, x.on_failure,
             x.run_at AS run_at_given,
             x.delay AS delay_given,
             x.expires_at AS expires_at_given,
@@ -40,11 +40,11 @@ AS $$
             json_to_recordset(items) AS (
                 id text, queue json, handler json, priority json, http jsonb, retry jsonb, flow jsonb, tags jsonb,
                 dedup jsonb, traceparent json, run_at json, delay json, expires_at json, expires_in json, timeout json,
-                on_success json, on_failure json
+                batch json, on_success json, on_failure json
             )
         ) WITH ORDINALITY AS x (
             id, queue, handler, priority, http, retry, flow, tags, dedup, traceparent, run_at, delay,
-            expires_at, expires_in, timeout, on_success, on_failure, ordinal
+            expires_at, expires_in, timeout, batch, on_success, on_failure, ordinal
         )
     )
     SELECT
@@ -112,6 +112,9 @@ AS $$
                 THEN 'validation ' || howdah.dedup_problem(i.dedup)
             WHEN i.traceparent #>> '{}' !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
                 THEN 'validation /traceparent must be a W3C traceparent'
+            WHEN json_typeof(i.batch) <> 'string'
+                OR i.batch #>> '{}' !~ '^(parent|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$'
+                THEN 'validation /batch must be the id of a batch, a lower-case UUID, or of what a task enqueues parent'
             WHEN i.on_success IS NOT NULL AND howdah.follow_up_problem(i.on_success, '/on_success', bytes_max) IS NOT NULL
                 THEN howdah.follow_up_problem(i.on_success, '/on_success', bytes_max)
             WHEN i.on_failure IS NOT NULL AND howdah.follow_up_problem(i.on_failure, '/on_failure', bytes_max) IS NOT NULL

@@ -88,17 +88,22 @@ BEGIN
         IF made.error IS NULL THEN
             -- As they are stored: in the items, numbers of their payloads would be written anew.
             UPDATE howdah.tasks AS t
-            SET replayed_from = o.id, parent_id = o.parent_id, batch_id = o.batch_id, follow_ups = o.follow_ups
+            SET replayed_from = o.id, parent_id = o.parent_id, batch_id = o.batch_id,
+                completes_batch_id = o.completes_batch_id, follow_ups = o.follow_ups
             FROM howdah.tasks AS o
             WHERE t.tenant_id = tenant AND t.id = made.id AND o.tenant_id = tenant AND o.id = old_ids[made.ordinal];
             UPDATE howdah.runs AS r
-            SET has_follow_ups = true
+            SET batch_id = o.batch_id, has_follow_ups = CASE WHEN o.follow_ups IS NOT NULL THEN true END
             FROM howdah.tasks AS o
             WHERE r.tenant_id = tenant
                 AND r.task_id = made.id
                 AND o.tenant_id = tenant
                 AND o.id = old_ids[made.ordinal]
-                AND o.follow_ups IS NOT NULL;
+                AND (o.batch_id IS NOT NULL OR o.follow_ups IS NOT NULL);
+            INSERT INTO howdah.batch_tasks (tenant_id, batch_id, task_id)
+            SELECT tenant, o.batch_id, made.id
+            FROM howdah.tasks AS o
+            WHERE o.tenant_id = tenant AND o.id = old_ids[made.ordinal] AND o.batch_id IS NOT NULL;
             DELETE FROM howdah.dead_letters AS d WHERE d.tenant_id = tenant AND d.task_id = old_ids[made.ordinal];
         END IF;
         RETURN NEXT;

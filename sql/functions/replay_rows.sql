@@ -86,6 +86,7 @@ BEGIN
             CASE WHEN t.flow IS NOT NULL THEN
                 (SELECT k.id FROM howdah.flow_keys AS k WHERE k.tenant_id = tenant AND k.key = t.flow ->> 'key')
             END AS flow_key_id,
+            t.batch_id,
             CASE WHEN t.follow_ups IS NOT NULL THEN true END AS has_follow_ups
     ),
     taken AS (
@@ -96,11 +97,11 @@ BEGIN
     armed AS (
         INSERT INTO howdah.runs AS r (
             tenant_id, task_id, queue_id, target_id, priority, claim_no, run_at, queued_at, due_at, expires_at,
-            has_follow_ups, flow_key_id, flow_state
+            batch_id, has_follow_ups, flow_key_id, flow_state
         )
         SELECT
             tenant, t.task_id, t.queue_id, t.target_id, t.priority, t.claim_no, now, t.queued_at, now, t.expires_at,
-            t.has_follow_ups, t.flow_key_id, CASE WHEN t.flow_key_id IS NOT NULL THEN 0 END
+            t.batch_id, t.has_follow_ups, t.flow_key_id, CASE WHEN t.flow_key_id IS NOT NULL THEN 0 END
         FROM retimed AS t
         RETURNING r.task_id, r.queue_id, r.priority, r.run_at
     )

@@ -9,8 +9,8 @@
 --   purge_queue          cancels tasks of the queue that wait
 --   cancel_tasks         cancels tasks of the queue, or of all queues by some filter, running ones too (mode: soft, hard)
 -- filter says which, all of its fields at once; '{}' is all of them:
---   of dead letters  tags, handler, error_type, fingerprint, reason, dead_after, dead_before
---   of the others    tags, handler, priority, older_than; of cancel_tasks also state
+--   of dead letters  tags, handler, batch, error_type, fingerprint, reason, dead_after, dead_before
+--   of the others    tags, handler, batch, priority, older_than; of cancel_tasks also state
 -- rate is the most tasks a second, 0.01 to 10,000; NULL is as fast as it goes.
 --
 -- Raises JQ422 (JQ413), pointing at the field, for what is not allowed, JQ404 for a queue that does not exist, and JQ409

@@ -13,7 +13,8 @@
 --    holder counts for that, and what is to become of the newcomer is the newcomer's. Before, the runs are locked of
 --    holders that are to be replaced, so that no worker claims them, and of those that hold until they start: if the
 --    caller goes on to write what the holder is to read, the holder starts after the caller's commit and sees it.
--- 4. A holder that waits and is to be replaced is cancelled, with a last row of history that names its successor.
+-- 4. A holder that waits and is to be replaced is cancelled, with a last row of history that names its successor. If
+--    it was the last of its batch, a scheduler finds that: its successor may belong to it, and is not stored yet.
 --    One that runs, or has ended and holds the key until it expires, cannot be replaced: the newcomer is refused.
 --
 -- An item whose task is stored already, sent again after a lost answer, has nothing to do with keys any more.
@@ -163,16 +164,18 @@ BEGIN
             USING unnest(replaced, successors) AS p (task_id, successor)
             WHERE r.tenant_id = tenant AND r.task_id = p.task_id
             RETURNING
-                r.task_id, r.attempt, r.queue_id, r.queued_at, p.successor,
+                r.task_id, r.attempt, r.queue_id, r.queued_at, r.batch_id, p.successor,
                 CASE WHEN r.flow_state = 2 THEN r.flow_key_id END AS left_key_id
         ),
         history AS (
             INSERT INTO howdah.finished_runs (
-                tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at, error
+                tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at, error,
+                batch_id
             )
             SELECT
                 tenant, g.task_id, 0, g.attempt, g.queue_id, 'cancelled', true, g.queued_at, now,
-                jsonb_build_object('type', 'replaced', 'message', 'task ' || g.successor || ' with the same dedup key took its place')
+                jsonb_build_object('type', 'replaced', 'message', 'task ' || g.successor || ' with the same dedup key took its place'),
+                g.batch_id
             FROM gone AS g
         )
         SELECT array_agg(g.left_key_id) FILTER (WHERE g.left_key_id IS NOT NULL) INTO left_key_ids FROM gone AS g;

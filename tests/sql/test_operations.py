@@ -200,6 +200,7 @@ async def test_every_column_of_a_task_is_taken_over_or_meant_to_be_new(queue: Qu
         "parent_id",
         "follow_ups",
         "batch_id",
+        "completes_batch_id",
     }
     new = {"id", "created_at", "run_at", "replayed_from"}
 

@@ -430,3 +430,43 @@ def _indexes_in_header(name: str) -> set[str]:
     text = (sql_directory() / "queries" / f"{name.replace('.', '/')}.sql").read_text()
     [line] = re.findall(r"^-- index: (.+)$", text, re.MULTILINE)
     return set(line.split(", "))
+
+
+# A batch of a thousand runs of the backlog, of which the last one is live.
+ENDING: Final = f"""
+    INSERT INTO howdah.batches (tenant_id, id, created_at, closed_at, created_by, follow_ups)
+    VALUES (1, '00000000-0000-0000-0000-000000000001', now(), now(), 'test', '{{}}');
+    WITH member AS (
+        UPDATE howdah.runs AS r SET batch_id = '00000000-0000-0000-0000-000000000001' FROM (
+            SELECT tenant_id, task_id FROM howdah.runs WHERE queue_id = {QUEUE_COUNT} AND lease_token IS NULL LIMIT 1000
+        ) AS n
+        WHERE r.tenant_id = n.tenant_id AND r.task_id = n.task_id
+        RETURNING r.tenant_id, r.batch_id, r.task_id
+    )
+    INSERT INTO howdah.batch_tasks (tenant_id, batch_id, task_id) SELECT m.* FROM member AS m;
+    DELETE FROM howdah.runs AS r USING (
+        SELECT max(t.task_id::text)::uuid AS task_id FROM howdah.batch_tasks AS t
+    ) AS last
+    WHERE r.tenant_id = 1 AND r.batch_id IS NOT NULL AND r.task_id < last.task_id;
+"""
+
+
+def test_look_at_a_batch_costs_little_until_its_last_task_has_ended(backlog: psycopg.Connection) -> None:
+    """However many entries of those that ended the snapshot of others keeps in the index: the last one is asked for."""
+    params = {"tenant_ids": [1], "batch_ids": [uuid.UUID(int=1)]}
+    buffers = []
+    with backlog.transaction(force_rollback=True):
+        for sql in (ENDING, "DELETE FROM howdah.runs WHERE tenant_id = 1 AND batch_id IS NOT NULL"):
+            for statement in sql.split(";\n"):
+                backlog.execute(statement.encode())
+            with backlog.transaction(force_rollback=True):
+                # Plans of functions are made by their first call.
+                _execute(backlog, "batch.complete", params)
+            [(explained,)] = _execute(backlog, "batch.complete", params, explain=True)
+            buffers.append(Executed(explained).buffers)
+        row = backlog.execute("SELECT task_count, succeeded FROM howdah.batches").fetchone()
+
+    assert row == (1_000, 1_000)
+    # 5, 6; and 1,971, 4,320: of each task what is dead, and counted, once.
+    assert buffers[0] <= 15
+    assert buffers[1] <= 9_000

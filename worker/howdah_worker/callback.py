@@ -86,6 +86,8 @@ class AttemptContext:
         callback_token: By which the receiver may report the outcome, if it may.
         callback_url: Where to, if that is known.
         parent_id: The task whose end enqueued this one.
+        batch: Id of the batch that the task belongs to.
+        completes_batch: Id of the batch whose end enqueued it.
     """
 
     task_id: str
@@ -97,6 +99,8 @@ class AttemptContext:
     callback_token: str | None = None
     callback_url: str | None = None
     parent_id: str | None = None
+    batch: str | None = None
+    completes_batch: str | None = None
 
 
 class CallbackClient:
@@ -252,6 +256,10 @@ class CallbackClient:
             headers["Howdah-Callback-Token"] = context.callback_token
         if context.callback_url is not None:
             headers["Howdah-Callback-Url"] = context.callback_url
+        if context.batch is not None:
+            headers["Howdah-Batch"] = context.batch
+        if context.completes_batch is not None:
+            headers["Howdah-Completes-Batch"] = context.completes_batch
         return headers
 
     def _parse_target(self, url: str) -> tuple[URL, str] | Fault:

@@ -52,6 +52,8 @@ class Delivery:
             callback_token=token,
             callback_url=url,
             parent_id=None if run.parent_id is None else str(UUID(bytes=run.parent_id)),
+            batch=_text(run.batch_id),
+            completes_batch=_text(run.completes_batch_id),
         )
         result = await self._callbacks.deliver(request, attempt)
         metrics.CALLBACKS.labels(_label(result)).inc()
@@ -64,6 +66,10 @@ class Delivery:
         """
         key = self._catalogue.callback_key(run.tenant_id)
         return None if key is None else make_token(key, run.key, run.queue_id)
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else str(UUID(bytes=raw))
 
 
 def _label(result: CallbackResult) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from howdah.core.store.lanes import Lanes
     from howdah.core.store.reports import Recorded
     from howdah.core.store.runs import Runs
+    from howdah_worker.batch_ends import BatchEnds
     from howdah_worker.lease_keeper import LeaseKeeper
     from howdah_worker.run import Run
     from howdah_worker.tally import TallySheet
@@ -68,6 +69,7 @@ class Finisher:
         keeper: LeaseKeeper,
         tally: TallySheet,
         vacancies: Vacancies,
+        batch_ends: BatchEnds,
         logs: TaskLogs,
         *,
         on_rearmed: Callable[[LaneKey, int], None],
@@ -82,6 +84,7 @@ class Finisher:
             keeper: Holds the leases until they are ended.
             tally: Counts what happened per queue.
             vacancies: Gives away what ended runs leave free.
+            batch_ends: Completes batches of which they were the last.
             logs: Stores what a handler logged before its outcome.
             on_rearmed: Called with the lane and the due time of each run that waits again.
             on_room: Called after each batch.
@@ -93,6 +96,7 @@ class Finisher:
         self._keeper = keeper
         self._tally = tally
         self._vacancies = vacancies
+        self._batch_ends = batch_ends
         self._logs = logs
         self._on_rearmed = on_rearmed
         self._on_room = on_room
@@ -130,6 +134,7 @@ class Finisher:
         self._keeper.forget([run])
         self._tally.count([run], {})
         self._vacancies.leave([run])
+        self._batch_ends.leave([run])
         self._wanted.set()
 
     def backlog(self) -> int:
@@ -163,6 +168,8 @@ class Finisher:
                     self._on_room()
                 if self._vacancies:
                     await retry_forever(self._give_vacancies, "finish", stop)
+                if self._batch_ends:
+                    await retry_forever(self._complete_batches, "finish", stop)
                 if self._locked and time.monotonic() >= self._locked_at:
                     await retry_forever(self._look_at_locked, "finish", stop)
                 if self._dayless and time.monotonic() >= self._dayless_at:
@@ -228,6 +235,7 @@ class Finisher:
         uncounted = odd | {each.key for each in recorded.rearmed if each.verdict == "awaiting"}
         self._tally.count([run for run in batch if run.key not in uncounted] if uncounted else batch, verdicts)
         self._vacancies.leave(batch)
+        self._batch_ends.leave(batch)
         for each in recorded.rearmed:
             if each.run_at is not None:
                 self._tell(LaneKey(each.queue_id, each.priority), each.run_at)
@@ -263,6 +271,10 @@ class Finisher:
             lanes = await self._vacancies.give(conn)
         for lane, run_at in lanes:
             self._tell(lane, run_at)
+
+    async def _complete_batches(self) -> None:
+        async with self._connected() as conn:
+            await self._batch_ends.complete(conn)
 
     def _tell(self, lane: LaneKey, run_at: int) -> None:
         self._on_rearmed(lane, run_at)

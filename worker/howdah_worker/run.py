@@ -93,6 +93,7 @@ class Run:
         "child",
         "claim_no",
         "claimed_at",
+        "completes_batch_id",
         "crashes",
         "deadline",
         "deadline_at",
@@ -142,6 +143,7 @@ class Run:
     tags: bytes | None
     traceparent: str | None
     parent_id: bytes | None
+    completes_batch_id: bytes | None
     flow_key_id: int | None
     batch_id: bytes | None
     has_follow_ups: bool | None
@@ -169,6 +171,7 @@ class Run:
             self.tags,
             self.traceparent,
             self.parent_id,
+            self.completes_batch_id,
             self.flow_key_id,
             self.batch_id,
             self.has_follow_ups,

@@ -116,6 +116,16 @@ class RunContext:
         return None if self._run.parent_id is None else UUID(bytes=self._run.parent_id)
 
     @property
+    def batch_id(self) -> UUID | None:
+        """The batch that the task belongs to."""
+        return None if self._run.batch_id is None else UUID(bytes=self._run.batch_id)
+
+    @property
+    def completes_batch_id(self) -> UUID | None:
+        """The batch whose end enqueued this task."""
+        return None if self._run.completes_batch_id is None else UUID(bytes=self._run.completes_batch_id)
+
+    @property
     def deadline_at(self) -> datetime:
         """When this attempt times out, by the database's clock."""
         return self._around.clock.now() + timedelta(seconds=self.remaining_s())

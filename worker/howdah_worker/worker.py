@@ -41,6 +41,7 @@ from howdah.core.store.task_logs import TaskLogs as Store
 from howdah.core.store.workers import Workers
 from howdah.core.supervisor import Supervisor
 from howdah.handlers import load_handlers
+from howdah_worker.batch_ends import BatchEnds
 from howdah_worker.callback import CallbackClient
 from howdah_worker.catalogue import Catalogue
 from howdah_worker.claimer import Claimer
@@ -173,6 +174,7 @@ class _Worker:
             self._keeper,
             TallySheet(Stats(settings.schema), clock),
             Vacancies(runs, catalogue),
+            BatchEnds(runs),
             self._logs,
             on_rearmed=self._claimer.rearmed,
             on_room=self._claimer.room,

@@ -22,6 +22,7 @@ from howdah.api.writer import Writer
 from howdah.core.addresses import AddressPolicy
 from howdah.core.db.listen import Listener
 from howdah.core.store.api_keys import ApiKeys
+from howdah.core.store.batches import Batches
 from howdah.core.store.dead_letters import DeadLetters
 from howdah.core.store.idempotency import Idempotency
 from howdah.core.store.lanes import Lanes
@@ -72,8 +73,8 @@ class Backend:
         idempotency: What keeper stores with, for requests that keep something else than their answer.
         ending: Done when requests shall wait no longer.
         followers: Serves those who follow logs.
-        tasks, task_changes, task_logs, runs, queues, queue_states, dead_letters, operations, workers, tenants, stats,
-            server: What is stored, by noun.
+        tasks, task_changes, task_logs, runs, queues, queue_states, dead_letters, operations, batches, workers, tenants,
+            stats, server: What is stored, by noun.
     """
 
     def __init__(self, settings: Settings, readiness: Readiness) -> None:
@@ -94,6 +95,7 @@ class Backend:
         self.queue_states = QueueStates(schema)
         self.dead_letters = DeadLetters(schema)
         self.operations = Operations(schema)
+        self.batches = Batches(schema)
         self.workers = Workers(schema)
         self.tenants = Tenants(schema)
         self.stats = Stats(schema)

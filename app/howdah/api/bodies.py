@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from howdah.api.allowed import expectation
+from howdah.api.batch_shapes import BatchOpenEnvelope
 from howdah.api.callback_shapes import CallbackComplete
 from howdah.api.problems import Fault, Problem, invalid
 from howdah.api.shapes import BatchCreate, BatchEnvelope, FollowUp, TaskCreate
@@ -59,6 +60,7 @@ _OPAQUE: Final = frozenset({"payload", "result"})
 _decode_task: Final = msgspec.json.Decoder(TaskCreate).decode
 _decode_batch: Final = msgspec.json.Decoder(BatchCreate).decode
 _decode_envelope: Final = msgspec.json.Decoder(BatchEnvelope).decode
+_decode_opening: Final = msgspec.json.Decoder(BatchOpenEnvelope).decode
 _decode_completion: Final = msgspec.json.Decoder(CallbackComplete).decode
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}
 
@@ -147,6 +149,49 @@ def _read_sound_batch(
     if colons > 0 or (may_be_deep and _is_too_deep(body, BATCH_DEPTH_MAX)):
         return None
     return items, batch.atomic
+
+
+def read_opening(
+    body: bytes, payload_bytes_max: int, addresses: AddressPolicy
+) -> tuple[BatchOpenEnvelope, list[tuple[TaskCreate, bytes | None] | Problem]]:
+    """Read the body of POST /v1/batches; what its tasks take is what `read_task` takes.
+
+    Returns:
+        The whole, and for each task what `read_task` returns, or its problem.
+
+    Raises:
+        Problem: The body as a whole is wrong, or one of its follow-ups.
+    """
+    parsed = _parse(body, BATCH_DEPTH_MAX)
+    opening: BatchOpenEnvelope = _typed(BatchOpenEnvelope, _decode_opening, body, parsed, "")
+    followers = list(_followers(opening))
+    payloads = [each.payload for each, _ in followers if each.payload is not msgspec.UNSET]
+    _refuse_duplicates(body, parsed, [*opening.tasks, *payloads], depth=PAYLOAD_DEPTH_MAX)
+    _refuse_nul(body, {**parsed, "tasks": None}, "")
+    for each, place in followers:
+        _check(each, None if each.payload is msgspec.UNSET else each.payload, payload_bytes_max, addresses, place)
+    count = len(opening.tasks)
+    if count > BATCH_TASKS_MAX or not (count or opening.open):
+        raise invalid("/tasks", f"must have 1 to {BATCH_TASKS_MAX} items, or none if open is true; not {count}")
+    items: list[tuple[TaskCreate, bytes | None] | Problem] = []
+    for index, (raw, parsed_task) in enumerate(zip(opening.tasks, parsed.get("tasks", ()), strict=True)):
+        try:
+            task, payload = _task(bytes(raw), parsed_task, payload_bytes_max, addresses, f"/tasks/{index}")
+            if task.batch is not msgspec.UNSET:
+                raise invalid(f"/tasks/{index}/batch", "is the one that is opened here: leave it out")
+            items.append((task, payload))
+        except Problem as problem:
+            items.append(problem)
+    return opening, items
+
+
+def _followers(opening: BatchOpenEnvelope) -> Iterator[tuple[FollowUp, str]]:
+    """Yield the follow-ups of a batch, and theirs, with the place of each."""
+    for name in ("on_complete", "on_success", "on_failure"):
+        follow_up = getattr(opening, name)
+        if follow_up is not msgspec.UNSET:
+            yield follow_up, f"/{name}"
+            yield from _follow_ups(follow_up, f"/{name}")
 
 
 def read_completion(body: bytes, result_bytes_max: int) -> tuple[bytes | None, Sequence[msgspec.Raw]]:

@@ -30,7 +30,8 @@ def draft(task_id: UUID, task: TaskCreate, payload: bytes | None) -> Draft:
     """Write a task down for the store."""
     dedup_key = None if task.dedup is UNSET else (task.queue, task.dedup.key)
     flow_key = None if task.flow is UNSET else task.flow.key
-    return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key, flow_key)
+    batch = None if task.batch is UNSET else task.batch
+    return Draft(task_id, _encode(task), payload, kind_of(task), dedup_key, flow_key, batch)
 
 
 def sequel_of(call: Call, items: Sequence[msgspec.Raw] | msgspec.UnsetType, place: str) -> bytes | None:
@@ -73,6 +74,7 @@ def kind_of(task: TaskCreate) -> Kind | None:
         or task.flow is not UNSET
         or task.tags is not UNSET
         or task.dedup is not UNSET
+        or task.batch is not UNSET
         or task.on_success is not UNSET
         or task.on_failure is not UNSET
     ):

@@ -91,6 +91,36 @@ _OPERATION: Final[dict[str, Any]] = {
     "queue": "emails",
     "rate": 50.0,
 }
+_BATCH: Final[dict[str, Any]] = {
+    "id": "01980a3c-7c2d-7000-8b1f-3d5e7a9c0b24",
+    "state": "running",
+    "tasks": 2,
+    "pending": 2,
+    "succeeded": 0,
+    "failed": 0,
+    "cancelled": 0,
+    "expired": 0,
+    "created_at": "2026-03-01T08:00:00.250000Z",
+    "created_by": "k3v9x2m7q4ab",
+    "closed_at": "2026-03-01T08:00:00.250000Z",
+    "on_complete": {"queue": "reports", "handler": "reports.mail"},
+    "on_failure": {"queue": "hooks", "http": {"url": "https://example.com/hooks/import-failed"}},
+}
+_BATCH_TASK: Final[dict[str, Any]] = {
+    "id": _ID,
+    "state": "queued",
+    "queue": "imports",
+    "priority": "normal",
+    "run_at": "2026-03-01T08:00:00.250000Z",
+    "created_at": "2026-03-01T08:00:00.250000Z",
+    "attempt": 0,
+    "max_attempts": 4,
+    "timeout": "1m",
+    "tags": {},
+    "handler": "imports.page",
+    "payload": {"page": 1},
+    "batch": _BATCH["id"],
+}
 _MATCHES: Final = {"dry_run": True, "matched": 1250, "at_least": False}
 _PURGE: Final[dict[str, Any]] = {
     **{name: value for name, value in _OPERATION.items() if name != "rate"},
@@ -134,6 +164,16 @@ REQUESTS: Final[dict[str, Any]] = {
     "operations_replay_dead_letters": {"filter": {"error_type": "ConnectionError"}, "rate": 50},
     "operations_purge_dead_letters": {"filter": {"dead_before": "2026-02-01T00:00:00Z"}},
     "operations_cancel": {},
+    "batches_create": {
+        "tasks": [
+            {"queue": "imports", "handler": "imports.page", "payload": {"page": 1}},
+            {"queue": "imports", "handler": "imports.page", "payload": {"page": 2}},
+        ],
+        "on_complete": _BATCH["on_complete"],
+        "on_failure": _BATCH["on_failure"],
+    },
+    "batches_close": {},
+    "batches_cancel": {"mode": "soft"},
     "queues_put": {
         "retry": {"max_attempts": 8},
         "timeout": "30s",
@@ -271,6 +311,48 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
             "matched": 500,
             "done": 500,
             "finished_at": "2026-03-01T08:00:10.020000Z",
+        }
+    },
+    "batches_create": {
+        201: {
+            "batch": _BATCH,
+            "tasks": [
+                _BATCH_TASK,
+                {**_BATCH_TASK, "id": "01980a3c-7c2e-7001-a1b2-c3d4e5f60718", "payload": {"page": 2}},
+            ],
+        }
+    },
+    "batches_list_page": {
+        200: {
+            "data": [
+                {
+                    **_BATCH,
+                    "state": "complete",
+                    "pending": 0,
+                    "succeeded": 2,
+                    "completed_at": "2026-03-01T08:00:09.870000Z",
+                }
+            ],
+            "next_cursor": None,
+        }
+    },
+    "batches_get": {
+        200: {
+            **_BATCH,
+            "state": "complete",
+            "pending": 0,
+            "succeeded": 1,
+            "failed": 1,
+            "completed_at": "2026-03-01T08:00:09.870000Z",
+        }
+    },
+    "batches_close": {200: _BATCH},
+    "batches_cancel": {
+        202: {
+            **{name: value for name, value in _OPERATION.items() if name not in ("queue", "rate")},
+            "kind": "cancel_tasks",
+            "filter": {"batch": _BATCH["id"]},
+            "mode": "soft",
         }
     },
     "dead_letters_list_page": {
@@ -523,6 +605,7 @@ FAULTS: Final[dict[str, list[dict[str, str]]]] = {
         {"detail": f"is held by task {_ID}", "pointer": "/dedup/key"},
     ],
     "dedup_key_in_use": [{"detail": "is being taken by another transaction", "pointer": "/dedup/key"}],
+    "batch_in_use": [{"detail": "is being closed by another transaction", "pointer": "/batch"}],
     "flow_key_in_use": [{"detail": "is being made by another transaction", "pointer": "/flow/key"}],
     "idempotency_key_reused": [{"detail": "was used before with another request", "header": "Idempotency-Key"}],
 }

@@ -1,11 +1,12 @@
-"""Group commit of tasks with a dedup or flow key: apart from all others, because a key may be another transaction's.
+"""Group commit of tasks with a dedup or flow key, or a batch: apart from others, for these may be held up.
 
-A SQL client that has taken a dedup key, or made a flow key, and has not committed yet
-holds up whoever brings the same key. So these tasks have a writer of their own, which waits for no key
-longer than for a commit that is under way elsewhere. A task whose key takes longer
-goes to a second writer: one key after the other, each with all the patience that
-there is, and then it is refused for now. Others with a key that is known to be held
-up line up behind it at once; when it is free, they go the usual way.
+A SQL client that has taken a dedup key, made a flow key, or closed a batch, and has not
+committed yet, holds up whoever brings the same key; a batch counts as one here. So these
+tasks have a writer of their own, which waits for no key longer than for a commit that is
+under way elsewhere. A task whose key takes longer goes to a second writer: one key after
+the other, each with all the patience that there is, and then it is refused for now.
+Others with a key that is known to be held up line up behind it at once; when it is free,
+they go the usual way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from msgspec import UNSET
 
 from howdah.api.committer import Committer
 from howdah.api.database import LOCK_S_MAX
-from howdah.core.store.tasks import DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE, KEYS_IN_USE, Stored
+from howdah.core.store.tasks import BATCH_IN_USE, DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE, KEYS_IN_USE, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,4 +99,6 @@ class HeldCommitter(Committer):
 
 
 def _refused(entry: Entry) -> Stored:
-    return Stored(0, None, False, FLOW_KEY_IN_USE if entry.task.dedup is UNSET else DEDUP_KEY_IN_USE)
+    if entry.task.dedup is not UNSET:
+        return Stored(0, None, False, DEDUP_KEY_IN_USE)
+    return Stored(0, None, False, BATCH_IN_USE if entry.task.flow is UNSET else FLOW_KEY_IN_USE)

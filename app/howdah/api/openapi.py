@@ -36,6 +36,7 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "queue": ("Only tasks of this queue.", {"type": "string", "pattern": NAME_PATTERN}),
     "state": ("Only tasks in this state.", {"enum": list(State.__args__)}),  # type: ignore[attr-defined]
     "handler": ("Only tasks for this handler.", {"type": "string", "pattern": NAME_PATTERN}),
+    "batch": ("Only tasks of this batch.", {"type": "string", "format": "uuid"}),
     "tag": ("Only tasks with this tag: `name:value`.", {"type": "string", "pattern": "^[^:]+:"}),
     "created_after": ("Only tasks created at this instant or later.", _DATE_TIME),
     "created_before": ("Only tasks created before this instant.", _DATE_TIME),
@@ -62,7 +63,7 @@ PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "`Howdah-Callback-Token` of the request that was answered with 202; it is the credential.",
         {"type": "string", "pattern": f"^{PREFIX}[A-Za-z0-9_-]{{{LENGTH - len(PREFIX)}}}$"},
     ),
-    "id": ("Id of the task, or of the operation.", {"type": "string", "format": "uuid"}),
+    "id": ("Id of the task, of the batch, or of the operation.", {"type": "string", "format": "uuid"}),
 }
 _QUEUE_NAME: Final = ("Name of the queue.", {"type": "string", "pattern": NAME_PATTERN})
 _PATH_EXAMPLES: Final = {

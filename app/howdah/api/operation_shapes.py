@@ -62,6 +62,7 @@ class DeadLetterFilter(Struct, forbid_unknown_fields=True):
 
     tags: Tags | UnsetType = UNSET
     handler: Name | UnsetType = UNSET
+    batch: Annotated[UUID, Meta(description="Of this batch.")] | UnsetType = UNSET
     error_type: Annotated[str, Meta(description="Of the last attempt's error.")] | UnsetType = UNSET
     fingerprint: Fingerprint | UnsetType = UNSET
     reason: DeathReason | UnsetType = UNSET
@@ -74,6 +75,7 @@ class WaitingFilter(Struct, forbid_unknown_fields=True):
 
     tags: Tags | UnsetType = UNSET
     handler: Name | UnsetType = UNSET
+    batch: Annotated[UUID, Meta(description="Of this batch.")] | UnsetType = UNSET
     priority: Priority | UnsetType = UNSET
     older_than: Annotated[Duration, Meta(description="Accepted so long ago, or longer.")] | UnsetType = UNSET
 
@@ -83,6 +85,7 @@ class LiveFilter(Struct, forbid_unknown_fields=True):
 
     tags: Tags | UnsetType = UNSET
     handler: Name | UnsetType = UNSET
+    batch: Annotated[UUID, Meta(description="Of this batch.")] | UnsetType = UNSET
     priority: Priority | UnsetType = UNSET
     older_than: Annotated[Duration, Meta(description="Accepted so long ago, or longer.")] | UnsetType = UNSET
     state: Literal["scheduled", "queued", "retrying", "blocked", "running"] | UnsetType = UNSET

@@ -69,7 +69,7 @@ async def get(call: Call) -> Answer:
     """Read a bulk operation: how far it is, and what it came to."""
     operation_id = _id_of(call)
     async with call.backend.database.connection() as conn:
-        return await _shown(conn, call, operation_id, 200)
+        return await shown(conn, call, operation_id, 200)
 
 
 async def list_page(call: Call) -> Answer:
@@ -91,7 +91,7 @@ async def cancel(call: Call) -> Answer:
 
     async def work(conn: Connection) -> Answer:
         await call.backend.operations.cancel(conn, call.key.tenant, operation_id)
-        return await _shown(conn, call, operation_id, 200)
+        return await shown(conn, call, operation_id, 200)
 
     return await once(call, body, work)
 
@@ -111,14 +111,13 @@ async def _start(call: Call, body: bytes, order: Order, *, is_dry: bool) -> Answ
             found = await operations.count(conn, call.key.tenant_id, call.key.tenant, order)
             return json_answer(200, shapes.Matches(dry_run=True, matched=found.matched, at_least=not found.is_complete))
         operation_id = await operations.start(conn, call.key.tenant_id, order, created_by=call.key.id)
-        return await _shown(conn, call, operation_id, 202, (b"location", f"/v1/operations/{operation_id}".encode()))
+        return await shown(conn, call, operation_id, 202, (b"location", f"/v1/operations/{operation_id}".encode()))
 
     return await once(call, body, work)
 
 
-async def _shown(
-    conn: Connection, call: Call, operation_id: UUID, status: int, *headers: tuple[bytes, bytes]
-) -> Answer:
+async def shown(conn: Connection, call: Call, operation_id: UUID, status: int, *headers: tuple[bytes, bytes]) -> Answer:
+    """Answer an operation as it stands."""
     row = await call.backend.operations.get(conn, call.key.tenant_id, operation_id)
     if row is None:
         raise _no_operation(str(operation_id))

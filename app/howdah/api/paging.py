@@ -8,10 +8,12 @@ list, is refused instead of giving a page that nobody asked for.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import msgspec
 
@@ -93,6 +95,23 @@ def tag_of(parameters: Mapping[str, str]) -> tuple[str, str] | None:
     if not (name and separator):
         raise bad_parameter("tag", "must be name:value")
     return name, value
+
+
+def uuid_of(parameters: Mapping[str, str], name: str) -> UUID | None:
+    """Return a parameter as a UUID.
+
+    Raises:
+        Problem: It is none, as they are written here.
+    """
+    text = parameters.get(name)
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        found = UUID(text)
+        # Python also reads braces, urn: and missing hyphens.
+        if str(found) == text:
+            return found
+    raise bad_parameter(name, "must be a UUID, in lower case")
 
 
 def instant_of(parameters: Mapping[str, str], name: str) -> datetime | None:

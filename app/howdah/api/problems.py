@@ -58,6 +58,9 @@ KINDS: Final[dict[str, Kind]] = {
     "dedup_key_in_use": Kind(
         409, "The dedup key is being taken", True, "Another transaction is about to take the dedup key; try later."
     ),
+    "batch_in_use": Kind(
+        409, "The batch is being closed", True, "Another transaction is about to close the batch; try later."
+    ),
     "flow_key_in_use": Kind(
         409, "The flow key is being made", True, "Another transaction is making the flow key; try later."
     ),

@@ -20,6 +20,7 @@ from howdah.core import metrics
 from howdah.core.db.arrays import instant_at
 from howdah.core.errors import DatabaseUnavailable, HowdahError, StorageUnavailable
 from howdah.core.model import Report
+from howdah.core.store.batches import log_fields
 from howdah.core.store.reports import record
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ class Reporter:
                     ]
                     recorded = await record(desk.conn, desk.runs, timed)
                     await self._give_room(desk, leased)
+                    await self._complete_batches(desk, leased)
                 break
             except StorageUnavailable:
                 raise
@@ -236,6 +238,21 @@ class Reporter:
             return
         for lane, run_at in lanes:
             self._notifier.wake(lane.queue_id, lane.priority, instant_at(run_at))
+
+    async def _complete_batches(self, desk: Desk, leased: Leased) -> None:
+        """Complete batches of which these runs were the last; their follow-ups are announced by the database."""
+        keys = {(key.tenant_id, held.batch_id) for key, held in leased.items() if held.batch_id is not None}
+        if not keys:
+            return
+        try:
+            ends = await desk.runs.complete_batches(desk.conn, keys)
+        except HowdahError as reason:
+            _log.info("batches_not_completed", extra={"fields": {"reason": str(reason)}})  # A scheduler comes by.
+            return
+        for end in ends:
+            if end.error is not None:
+                event, fields = log_fields(end)
+                _log.warning(event, extra={"fields": fields})
 
     def _settle(self, batch: Sequence[_Item], recorded: Recorded, leased: Leased) -> None:
         verdicts = _verdicts(recorded)

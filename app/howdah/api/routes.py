@@ -14,6 +14,8 @@ from starlette.routing import BaseRoute, Route
 
 from howdah.api import (
     auth,
+    batch_shapes,
+    batches,
     callback_shapes,
     callbacks,
     dead_letters,
@@ -75,6 +77,18 @@ class Operation:
 # The token stands for a key.
 CALLBACK_PROBLEMS: Final = ("not_found", "lease_lost", "cancelled", "storage_unavailable")
 
+# What may be wrong with a task besides its fields.
+TASK_PROBLEMS: Final = (
+    "blocked_address",
+    "dedup_conflict",
+    "dedup_key_in_use",
+    "flow_key_in_use",
+    "batch_in_use",
+    "queue_draining",
+    "not_found",
+    "state_conflict",
+)
+
 OPERATIONS: Final = (
     Operation(
         method="POST",
@@ -83,7 +97,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.TaskCreate,
         answers={201: shapes.Task, 200: shapes.Task},
-        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "flow_key_in_use", "queue_draining"),
+        problems=TASK_PROBLEMS,
     ),
     Operation(
         method="GET",
@@ -107,7 +121,7 @@ OPERATIONS: Final = (
         scope="producer",
         takes=shapes.BatchCreate,
         answers={200: shapes.BatchAnswer},
-        problems=("blocked_address", "dedup_conflict", "dedup_key_in_use", "flow_key_in_use", "queue_draining"),
+        problems=TASK_PROBLEMS,
     ),
     Operation(
         method="POST",
@@ -400,6 +414,51 @@ OPERATIONS: Final = (
         takes=operation_shapes.DeadLetterPurge,
         body_optional=True,
         answers={200: operation_shapes.Matches, 202: operation_shapes.Operation},
+        problems=("not_found", "state_conflict"),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/batches",
+        handler=batches.create,
+        scope="producer",
+        takes=batch_shapes.BatchOpen,
+        answers={201: batch_shapes.BatchOpened},
+        problems=TASK_PROBLEMS,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/batches",
+        handler=batches.list_page,
+        scope="viewer",
+        answers={200: batch_shapes.BatchPage},
+        parameters=("limit", "cursor"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/batches/{id}",
+        handler=batches.get,
+        scope="viewer",
+        answers={200: batch_shapes.Batch},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/batches/{id}/close",
+        handler=batches.close,
+        scope="producer",
+        takes=shapes.Nothing,
+        body_optional=True,
+        answers={200: batch_shapes.Batch},
+        problems=("not_found",),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/batches/{id}/cancel",
+        handler=batches.cancel,
+        scope="producer",
+        takes=batch_shapes.BatchCancel,
+        body_optional=True,
+        answers={202: operation_shapes.Operation},
         problems=("not_found", "state_conflict"),
     ),
     Operation(

@@ -63,6 +63,8 @@ class PulledRun(Struct):
     tags: dict[str, str] | UnsetType = UNSET
     traceparent: str | UnsetType = UNSET
     parent_id: Annotated[UUID, Meta(description="The task whose end enqueued this one.")] | UnsetType = UNSET
+    batch: Annotated[UUID, Meta(description="The batch that its task belongs to.")] | UnsetType = UNSET
+    completes_batch: Annotated[UUID, Meta(description="The batch whose end enqueued its task.")] | UnsetType = UNSET
     alone: (
         Annotated[
             bool,

@@ -56,9 +56,15 @@ def claimed_run(row: Row, token: bytes, lease_s: float, handler: str | None) -> 
         payload=msgspec.UNSET if run.payload is None else msgspec.Raw(run.payload),
         tags=msgspec.UNSET if run.tags is None else _decode_tags(jsonb_text(run.tags)),
         traceparent=msgspec.UNSET if run.traceparent is None else run.traceparent,
-        parent_id=msgspec.UNSET if run.parent_id is None else UUID(bytes=run.parent_id),
+        parent_id=_uuid(run.parent_id),
+        batch=_uuid(run.batch_id),
+        completes_batch=_uuid(run.completes_batch_id),
         alone=True if run.crashes >= SUSPECT_CRASHES else msgspec.UNSET,
     )
+
+
+def _uuid(raw: bytes | None) -> UUID | msgspec.UnsetType:
+    return msgspec.UNSET if raw is None else UUID(bytes=raw)
 
 
 def report_of(key: LeaseKey, end: run_shapes.RunEnd, pointer: str) -> Report:

@@ -18,6 +18,8 @@ from howdah.api.problems import ProblemDocument  # noqa: TC001 - msgspec reads t
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9_.-]{0,127}$"
 
+BATCH_PATTERN = "^(parent|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$"
+
 CONSUMER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,127}$"
 
 DURATION_PATTERN = "^([0-9]+(\\.[0-9]+)?(ms|s|m|h|d)|P[0-9TWDHMS.]+)$"
@@ -275,6 +277,17 @@ class FollowUp(Struct, forbid_unknown_fields=True):
         Annotated[str, Meta(description="W3C trace context for the target; else the request's header counts.")]
         | UnsetType
     ) = UNSET
+    batch: (
+        Annotated[
+            str,
+            Meta(
+                description="Id of a batch that it joins, if that is open; of what a task enqueues, `parent` is the "
+                "batch of that task.",
+                extra_json_schema={"pattern": BATCH_PATTERN},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     on_success: (
         Annotated[FollowUp, Meta(description="Enqueued when it succeeds, in the same transaction.")] | UnsetType
     ) = UNSET
@@ -342,6 +355,8 @@ class Task(Struct):
     on_success: Annotated[FollowUp, Meta(description="As given; payloads need their scope.")] | UnsetType = UNSET
     on_failure: Annotated[FollowUp, Meta(description="As given; payloads need their scope.")] | UnsetType = UNSET
     parent_id: Annotated[UUID, Meta(description="The task whose end enqueued this one.")] | UnsetType = UNSET
+    batch: Annotated[UUID, Meta(description="The batch that it belongs to.")] | UnsetType = UNSET
+    completes_batch: Annotated[UUID, Meta(description="The batch whose end enqueued it.")] | UnsetType = UNSET
     replayed_from: (
         Annotated[UUID, Meta(description="The dead letter that it was made from, by a replay with edits.")] | UnsetType
     ) = UNSET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
 
 import msgspec
 
@@ -15,7 +16,6 @@ from howdah.core.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
     from howdah.core.store.tasks import Stored
 
@@ -63,8 +63,9 @@ def new_task(task: shapes.TaskCreate, payload: bytes | None, stored: Stored, *, 
         dedup=task.dedup,
         expires_at=_set(stored.expires_at),
         traceparent=task.traceparent,
-        on_success=_shown_follow_up(task.on_success, reads_payloads=reads_payloads),
-        on_failure=_shown_follow_up(task.on_failure, reads_payloads=reads_payloads),
+        batch=msgspec.UNSET if task.batch is msgspec.UNSET else UUID(task.batch),
+        on_success=shown_follow_up(task.on_success, reads_payloads=reads_payloads),
+        on_failure=shown_follow_up(task.on_failure, reads_payloads=reads_payloads),
     )
 
 
@@ -89,6 +90,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         expires_at=_set(row.expires_at),
         replayed_from=_set(row.replayed_from),
         parent_id=_set(row.parent_id),
+        batch=_set(row.batch_id),
+        completes_batch=_set(row.completes_batch_id),
         worker=_set(row.worker),
         lease_expires_at=_set(row.lease_expires_at),
         deadline_at=_set(row.deadline_at),
@@ -103,8 +106,8 @@ def task_of(row: Any, *, reads_payloads: bool) -> shapes.Task:
         task.http = _shown_http(_decode_http(row.http), reads_payloads=reads_payloads)
     if row.follow_ups is not None:
         follow_ups = _decode_follow_ups(row.follow_ups)
-        task.on_success = _shown_follow_up(follow_ups.on_success, reads_payloads=reads_payloads)
-        task.on_failure = _shown_follow_up(follow_ups.on_failure, reads_payloads=reads_payloads)
+        task.on_success = shown_follow_up(follow_ups.on_success, reads_payloads=reads_payloads)
+        task.on_failure = shown_follow_up(follow_ups.on_failure, reads_payloads=reads_payloads)
     if row.blocked_by:
         task.blocked_by = [cast("Any", bit.name).lower() for bit in BlockedBy(row.blocked_by)]
     if getattr(row, "progress_at", None) is not None:
@@ -175,17 +178,18 @@ def _shown_http(
     return msgspec.structs.replace(http, headers=msgspec.UNSET, body=msgspec.UNSET)
 
 
-def _shown_follow_up(
+def shown_follow_up(
     task: shapes.FollowUp | msgspec.UnsetType, *, reads_payloads: bool
 ) -> shapes.FollowUp | msgspec.UnsetType:
+    """Leave out of a follow-up, and of its own, what only those may see who read payloads."""
     if task is msgspec.UNSET or reads_payloads:
         return task
     return msgspec.structs.replace(
         task,
         payload=msgspec.UNSET,
         http=_shown_http(task.http, reads_payloads=False),
-        on_success=_shown_follow_up(task.on_success, reads_payloads=False),
-        on_failure=_shown_follow_up(task.on_failure, reads_payloads=False),
+        on_success=shown_follow_up(task.on_success, reads_payloads=False),
+        on_failure=shown_follow_up(task.on_failure, reads_payloads=False),
     )
 
 

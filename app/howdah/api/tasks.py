@@ -8,14 +8,14 @@ from uuid import UUID
 import msgspec
 
 from howdah.api import shapes
-from howdah.api.batches import Batch
 from howdah.api.bodies import check_edits, read, read_batch, read_edited, read_task
+from howdah.api.bulk_create import BulkCreate
 from howdah.api.call import Answer, json_answer
 from howdah.api.changes import at_once, once
 from howdah.api.drafts import draft, take_trace
 from howdah.api.idempotency import key_of
 from howdah.api.operation_shapes import Edits
-from howdah.api.paging import bad_parameter, instant_of, limit_of, query, read_cursor, tag_of, write_cursor
+from howdah.api.paging import bad_parameter, instant_of, limit_of, query, read_cursor, tag_of, uuid_of, write_cursor
 from howdah.api.problems import Problem, refused
 from howdah.api.task_view import holder_of, new_task, run_of, task_of
 from howdah.core.store.tasks import ID_MAX, Filter
@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     Change: TypeAlias = Callable[[Connection, str, UUID], Awaitable[str]]
 
 _STATES: Final = frozenset(get_args(shapes.State))
-LIST_PARAMETERS: Final = ("queue", "state", "handler", "tag", "created_after", "created_before", "limit", "cursor")
+LIST_PARAMETERS: Final = (
+    "queue",
+    "state",
+    "handler",
+    "tag",
+    "batch",
+    "created_after",
+    "created_before",
+    "limit",
+    "cursor",
+)
 
 
 async def create(call: Call) -> Answer:
@@ -55,11 +65,11 @@ async def create_batch(call: Call) -> Answer:
     settings = call.backend.settings
     body = await call.body(settings.batch_bytes_max)
     items, is_atomic = read_batch(body, settings.payload_bytes_max, call.backend.addresses)
-    batch = Batch(call, items, is_atomic)
+    bulk = BulkCreate(call, items, is_atomic)
     key = key_of(call)
     if key is not None:
-        return await call.backend.keeper.once(call, key, body, batch.work)
-    return await batch.store()
+        return await call.backend.keeper.once(call, key, body, bulk.work)
+    return await bulk.store()
 
 
 async def get(call: Call) -> Answer:
@@ -257,6 +267,7 @@ def _filter_of(parameters: dict[str, str]) -> Filter:
         queue=parameters.get("queue"),
         handler=parameters.get("handler"),
         tag=tag_of(parameters),
+        batch=uuid_of(parameters, "batch"),
         created_after=instant_of(parameters, "created_after"),
         created_before=instant_of(parameters, "created_before"),
     )

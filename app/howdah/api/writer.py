@@ -3,7 +3,7 @@
 Tasks of queues and handlers that were seen before go through one committer; the
 first one of a name goes through another, because making the name may have to wait
 for somebody else's transaction, which nobody behind it should. For the same reason
-those with a dedup or flow key have two of their own (see `keyed_writer`).
+those with a dedup or flow key, or a batch, have two of their own (see `keyed_writer`).
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class Writer:
 
 
 def _contended(task: TaskCreate) -> tuple[str, str] | None:
-    """Return what another transaction may just be taking or making; no queue has an empty name."""
+    """Return what another transaction may just be taking, making or closing; as `Draft.contended`."""
     if task.dedup is not UNSET:
         return task.queue, task.dedup.key
-    return None if task.flow is UNSET else ("", task.flow.key)
+    if task.flow is not UNSET:
+        return "", task.flow.key
+    return None if task.batch is UNSET else ("/", task.batch)

@@ -23,7 +23,7 @@ BYTES_MAX: Final = 2_097_152
 # What POST /v1/tasks takes beside queue, handler and payload.
 OPTIONS: Final = frozenset({
     "http", "priority", "run_at", "delay", "expires_at", "expires_in", "timeout", "retry", "flow", "tags", "dedup",
-    "traceparent", "on_success", "on_failure",
+    "traceparent", "batch", "on_success", "on_failure",
 })  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class ClaimedRun(NamedTuple):
     tags: bytes | None
     traceparent: str | None
     parent_id: bytes | None
+    completes_batch_id: bytes | None
     flow_key_id: int | None
     batch_id: bytes | None
     has_follow_ups: bool | None

@@ -54,5 +54,5 @@ WHERE r.ctid = picked.ctid
 RETURNING
     r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
     coalesce(t.timeout_s, picked.timeout_s) AS timeout_s, r.deadline_at,
-    t.id IS NOT NULL AS has_task, t.payload, t.http, t.tags, t.traceparent, t.parent_id, r.flow_key_id, r.batch_id, r.has_follow_ups,
-    r.crashes
+    t.id IS NOT NULL AS has_task, t.payload, t.http, t.tags, t.traceparent, t.parent_id, t.completes_batch_id,
+    r.flow_key_id, r.batch_id, r.has_follow_ups, r.crashes

@@ -6,8 +6,8 @@
 -- moves: waiting -> running (claim)
 SELECT
     c.tenant_id, c.task_id, c.queue_id, c.target_id, c.priority, c.claim_no, c.attempt, c.run_at, c.queued_at,
-    c.timeout_s, c.deadline_at, c.has_task, c.payload, c.http, c.tags, c.traceparent, c.parent_id, c.flow_key_id,
-    c.batch_id, c.has_follow_ups, c.crashes
+    c.timeout_s, c.deadline_at, c.has_task, c.payload, c.http, c.tags, c.traceparent, c.parent_id,
+    c.completes_batch_id, c.flow_key_id, c.batch_id, c.has_follow_ups, c.crashes
 FROM howdah.claim_limited(
     %(queue_ids)b::integer[], %(priorities)b::smallint[], %(horizon_run_ats)b::timestamptz[],
     %(horizon_task_ids)b::uuid[], %(shares)b::integer[], %(target_ids)b::integer[], %(worker_id)b::integer,

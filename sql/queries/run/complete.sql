@@ -37,16 +37,18 @@ WITH ended AS (
         coalesce(
             i.duration_s, CASE WHEN r.awaiting_at IS NOT NULL THEN extract(epoch FROM howdah.now() - r.claimed_at) END
         ) AS duration_s,
-        r.queued_at, r.claimed_at, r.lease_token, i.result, i.error, i.response_body
+        r.queued_at, r.claimed_at, r.lease_token, i.result, i.error, i.response_body,
+        CASE WHEN i.outcome = 'cancelled' THEN r.batch_id END AS batch_id
 ),
 history AS (
     INSERT INTO howdah.finished_runs (
         tenant_id, task_id, claim_no, attempt, queue_id, worker_id, outcome, is_final, response_status, duration_s,
-        queued_at, claimed_at, finished_at, lease_token, result, error, response_body
+        queued_at, claimed_at, finished_at, lease_token, result, error, response_body, batch_id
     )
     SELECT
         e.tenant_id, e.task_id, e.claim_no, e.attempt, e.queue_id, e.worker_id, e.outcome, true, e.response_status, e.duration_s,
-        e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body
+        e.queued_at, e.claimed_at, (SELECT howdah.now()), e.lease_token, e.result::json, e.error::jsonb, e.response_body,
+        e.batch_id
     FROM ended AS e
     WHERE NOT EXISTS (SELECT FROM howdah.queues AS q WHERE q.keep_history <> 'all')
         OR e.queue_id NOT IN (SELECT q.id FROM howdah.queues AS q WHERE q.keep_history <> 'all')

@@ -27,9 +27,9 @@ ended AS (
 ),
 history AS (
     INSERT INTO howdah.finished_runs (
-        tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at
+        tenant_id, task_id, claim_no, attempt, queue_id, outcome, is_final, queued_at, finished_at, batch_id
     )
-    SELECT e.tenant_id, e.task_id, 0, e.attempt, e.queue_id, 'expired', true, e.queued_at, howdah.now()
+    SELECT e.tenant_id, e.task_id, 0, e.attempt, e.queue_id, 'expired', true, e.queued_at, howdah.now(), e.batch_id
     FROM ended AS e
 )
 SELECT e.tenant_id, e.task_id, e.queue_id, e.left_key_id, e.batch_id

@@ -44,7 +44,7 @@ WITH held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.crashes, r.worker_id,
-            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode, r.awaiting_at, r.alone_state
+            r.lease_token, r.queued_at, r.claimed_at, r.cancel_mode, r.awaiting_at, r.alone_state, r.batch_id
         FROM howdah.runs AS r
         WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
         FOR UPDATE OF r
@@ -53,7 +53,7 @@ WITH held AS MATERIALIZED (
 judged AS MATERIALIZED (
     SELECT
         h.tenant_id, h.task_id, h.queue_id, h.target_id, h.priority, h.claim_no, h.attempt, h.worker_id, h.lease_token,
-        h.queued_at, h.claimed_at, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
+        h.queued_at, h.claimed_at, h.batch_id, h.outcome, h.outcome = 'released' AS is_snoozed, h.response_status, h.response_body,
         h.outcome = 'released' OR loss.is_unstarted AS is_unspent,
         h.outcome <> 'lost' AND loss.is_own AS is_cleared,
         coalesce(
@@ -104,7 +104,7 @@ judged AS MATERIALIZED (
 history AS (
     INSERT INTO howdah.finished_runs (
         tenant_id, task_id, claim_no, attempt, queue_id, worker_id, outcome, is_final, response_status, duration_s,
-        queued_at, claimed_at, finished_at, lease_token, error, response_body
+        queued_at, claimed_at, finished_at, lease_token, error, response_body, batch_id
     )
     SELECT
         j.tenant_id, j.task_id, j.claim_no, j.attempt, j.queue_id, j.worker_id,
@@ -114,7 +114,8 @@ history AS (
             ELSE j.outcome
         END,
         j.ending IS NOT NULL, j.response_status,
-        j.duration_s, j.queued_at, j.claimed_at, howdah.now(), j.lease_token, j.error, j.response_body
+        j.duration_s, j.queued_at, j.claimed_at, howdah.now(), j.lease_token, j.error, j.response_body,
+        CASE WHEN j.ending IS NOT NULL THEN j.batch_id END
     FROM judged AS j
     WHERE j.keep_history <> 'none' OR j.ending = 'cancelled'
 ),
@@ -128,11 +129,11 @@ forgotten AS (
 ),
 buried AS (
     INSERT INTO howdah.dead_letters (
-        tenant_id, task_id, queue_id, target_id, priority, claim_no, attempt, crashes, reason, queued_at, dead_at, error
+        tenant_id, task_id, queue_id, target_id, priority, claim_no, attempt, crashes, reason, queued_at, dead_at, error, batch_id
     )
     SELECT
         j.tenant_id, j.task_id, j.queue_id, j.target_id, j.priority, j.claim_no, j.attempt, j.crashes, j.ending,
-        j.queued_at, howdah.now(), j.error
+        j.queued_at, howdah.now(), j.error, j.batch_id
     FROM judged AS j
     WHERE j.ending IS NOT NULL AND j.ending <> 'cancelled'
 ),

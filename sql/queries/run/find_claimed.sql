@@ -5,8 +5,8 @@
 SELECT
     r.tenant_id, r.task_id, r.queue_id, r.target_id, r.priority, r.claim_no, r.attempt, r.run_at, r.queued_at,
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s, r.deadline_at,
-    t.id IS NOT NULL AS has_task, t.payload, t.http, t.tags, t.traceparent, t.parent_id, r.flow_key_id, r.batch_id, r.has_follow_ups,
-    r.crashes
+    t.id IS NOT NULL AS has_task, t.payload, t.http, t.tags, t.traceparent, t.parent_id, t.completes_batch_id,
+    r.flow_key_id, r.batch_id, r.has_follow_ups, r.crashes
 FROM howdah.runs AS r
 JOIN howdah.queues AS q ON q.id = r.queue_id
 LEFT JOIN howdah.tasks AS t ON t.tenant_id = r.tenant_id AND t.id = r.task_id

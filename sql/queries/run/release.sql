@@ -21,7 +21,7 @@ WITH held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
             r.tenant_id, r.task_id, r.queue_id, r.priority, r.claim_no, r.attempt, r.worker_id, r.lease_token, r.queued_at,
-            r.claimed_at, r.cancel_mode, q.keep_history
+            r.claimed_at, r.cancel_mode, r.batch_id, q.keep_history
         FROM howdah.runs AS r
         JOIN howdah.queues AS q ON q.id = r.queue_id
         WHERE r.tenant_id = i.tenant_id AND r.task_id = i.task_id AND r.lease_token IS NOT DISTINCT FROM i.lease_token
@@ -31,12 +31,12 @@ WITH held AS MATERIALIZED (
 history AS (
     INSERT INTO howdah.finished_runs (
         tenant_id, task_id, claim_no, attempt, queue_id, worker_id, outcome, is_final, queued_at, claimed_at, finished_at,
-        lease_token
+        lease_token, batch_id
     )
     SELECT
         h.tenant_id, h.task_id, h.claim_no, h.attempt, h.queue_id, h.worker_id,
         CASE WHEN h.cancel_mode IS NULL THEN 'released' ELSE 'cancelled' END, h.cancel_mode IS NOT NULL,
-        h.queued_at, h.claimed_at, howdah.now(), h.lease_token
+        h.queued_at, h.claimed_at, howdah.now(), h.lease_token, CASE WHEN h.cancel_mode IS NOT NULL THEN h.batch_id END
     FROM held AS h
     WHERE h.keep_history <> 'none' OR h.cancel_mode IS NOT NULL
 ),

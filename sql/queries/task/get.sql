@@ -6,7 +6,7 @@
 -- one partition of each in 0.5 ms, and with ANY it opened all of them (48 days: 11 ms). A test keeps them alike.
 SELECT
     t.id, q.name AS queue, g.handler, t.http, t.priority, t.created_at, t.tags, t.dedup, t.retry, t.flow, t.payload, t.traceparent, t.replayed_from,
-    t.parent_id, t.batch_id, t.follow_ups,
+    t.parent_id, t.batch_id, t.completes_batch_id, t.follow_ups,
     coalesce(t.timeout_s, q.timeout_s) AS timeout_s,
     howdah.task_state(t.tenant_id, t.id) AS state,
     coalesce(r.due_at, t.run_at) AS run_at,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CHORES = {
+    "batches",
     "cleanup",
     "expire",
     "operations",

@@ -117,7 +117,18 @@ def test_docs_page_lists_every_group_once() -> None:
     sections = re.findall('<section id="([a-z_]+)">', text)
 
     assert len(set(heads)) == len(heads)
-    nouns = {"tasks", "callbacks", "dead letters", "operations", "results", "logs", "queues", "runs", "workers"}
+    nouns = {
+        "tasks",
+        "batches",
+        "callbacks",
+        "dead letters",
+        "operations",
+        "results",
+        "logs",
+        "queues",
+        "runs",
+        "workers",
+    }
     assert nouns | {"tenants", "health", "schemas", "errors"} == set(heads)
     assert linked == sections
     assert sorted(linked) == sorted([*(operation_id(operation) for operation in OPERATIONS), "problems"])

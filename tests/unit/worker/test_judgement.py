@@ -18,7 +18,7 @@ DONE = Ending("succeeded", b"1")
 
 def run_that(*, stop: Stop | None = None, has_seen: bool = False, is_fenced: bool = False, claim_no: int = 1) -> Run:
     """A run in its first attempt whose handler was told this."""
-    row: tuple[Any, ...] = (1, bytes(16), 1, 1, 1, claim_no, 1, 0, 0, 60.0, 0, True, *[None] * 8, 0)
+    row: tuple[Any, ...] = (1, bytes(16), 1, 1, 1, claim_no, 1, 0, 0, 60.0, 0, True, *[None] * 9, 0)
     run = Run(row, bytes(16), 0.0, Catalogue("howdah", ["*"], Registry(), serves_http=False))
     run.stop, run.has_seen, run.is_fenced = stop, has_seen, is_fenced
     return run

@@ -29,6 +29,7 @@ ROW: tuple[Any, ...] = tuple(
         tags=None,
         traceparent=None,
         parent_id=None,
+        completes_batch_id=None,
         flow_key_id=None,
         batch_id=None,
         has_follow_ups=None,

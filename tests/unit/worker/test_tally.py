@@ -55,7 +55,7 @@ def sheet(recorder: Recorder) -> TallySheet:
 
 def run_of(queue_id: int, ending: Ending, duration_s: float | None = 0.5) -> Run:
     """A run whose report is decided."""
-    row: tuple[Any, ...] = (1, bytes(16), queue_id, 1, 1, 1, 1, 0, 0, 60.0, 0, True, *[None] * 8, 0)
+    row: tuple[Any, ...] = (1, bytes(16), queue_id, 1, 1, 1, 1, 0, 0, 60.0, 0, True, *[None] * 9, 0)
     run = Run(row, bytes(16), 0.0, Catalogue("howdah", ["*"], Registry(), serves_http=False))
     run.report = run.report_of(ending, duration_s)
     return run

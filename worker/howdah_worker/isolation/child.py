@@ -313,8 +313,9 @@ def _run_of(order: Order) -> Run:
         tags=order.tags,
         traceparent=order.traceparent,
         parent_id=order.parent_id,
+        completes_batch_id=order.completes_batch_id,
         flow_key_id=None,
-        batch_id=None,
+        batch_id=order.batch_id,
         has_follow_ups=order.has_follow_ups,
         crashes=0,
     )

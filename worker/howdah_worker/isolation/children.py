@@ -207,6 +207,8 @@ class Children:
             tags=run.tags,
             traceparent=run.traceparent,
             parent_id=run.parent_id,
+            completes_batch_id=run.completes_batch_id,
+            batch_id=run.batch_id,
             has_follow_ups=run.has_follow_ups,
             started_at=run.started_at,
             asked_at=time.monotonic(),

@@ -61,6 +61,8 @@ class Order(msgspec.Struct, tag=True):
     tags: bytes | None
     traceparent: str | None
     parent_id: bytes | None
+    completes_batch_id: bytes | None
+    batch_id: bytes | None
     has_follow_ups: bool | None
     started_at: float
     asked_at: float

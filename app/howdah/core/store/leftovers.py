@@ -61,6 +61,14 @@ class Leftovers:
         """Delete a page of bulk operations that ended more than `retention_s` ago; return how many."""
         return (await conn.execute(load("operation.delete_old", self._schema), {"retention_s": retention_s})).rowcount
 
+    async def delete_batch_tasks(self, conn: Connection, retention_s: float) -> int:
+        """Forget a page of what batches had that were completed more than `retention_s` ago; return how many."""
+        return (await conn.execute(load("batch.delete_old_tasks", self._schema), {"retention_s": retention_s})).rowcount
+
+    async def delete_batches(self, conn: Connection, retention_s: float) -> int:
+        """Delete a page of those batches themselves, once nothing of them is left; return how many."""
+        return (await conn.execute(load("batch.delete_old", self._schema), {"retention_s": retention_s})).rowcount
+
     async def delete_workers(self, conn: Connection, retention_s: float) -> int:
         """Delete a page of workers that were last heard of before `retention_s`; return how many."""
         return (await conn.execute(load("worker.delete_old", self._schema), {"retention_s": retention_s})).rowcount

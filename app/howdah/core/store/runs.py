@@ -15,6 +15,7 @@ from howdah.core.db.errors import translated
 from howdah.core.db.kept_cursor import KeptCursor
 from howdah.core.db.queries import load
 from howdah.core.model import Beat, ClaimedRun, LaneKey, LeaseKey
+from howdah.core.store.batches import BatchEnd, BatchKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Sequence
@@ -107,6 +108,7 @@ class Runs:
         self._claim = KeptCursor(load("run.claim", schema))
         self._claim_limited = KeptCursor(load("run.claim_limited", schema))
         self._settle = load("run.settle", schema)
+        self._complete_batches = load("batch.complete", schema)
         self._find_claimed = load("run.find_claimed", schema)
         self._complete = load("run.complete", schema)
         self._completing = KeptCursor(self._complete)
@@ -203,6 +205,25 @@ class Runs:
         parameters = {"queue_ids": Int4s(list(queue_ids)), "flow_key_ids": Int8s(list(flow_key_ids))}
         rows = await _fetch(conn, (self._settle, parameters))
         return [(LaneKey(row[0], row[1]), row[2]) for row in rows]
+
+    async def complete_batches(self, conn: Connection, keys: Collection[tuple[int, bytes]]) -> list[BatchEnd]:
+        """Complete those of some batches that have no live task any more; see `Batches.complete`.
+
+        Call it after the ends of their tasks were recorded; too often does no harm.
+
+        Args:
+            conn: Reading raw.
+            keys: Tenants and ids, 16 bytes each.
+
+        Raises:
+            DatabaseUnavailable: The connection is lost.
+        """
+        parameters = {
+            "tenant_ids": Int4s([tenant_id for tenant_id, _ in keys]),
+            "batch_ids": Uuids([batch_id for _, batch_id in keys]),
+        }
+        rows = await _fetch(conn, (self._complete_batches, parameters))
+        return [BatchEnd(BatchKey(row[0], UUID(bytes=row[1])), row[2], row[3]) for row in rows]
 
     def complete(self, reports: Sequence[Report]) -> Statement:
         """Record runs that succeeded or were cancelled: their rows leave, history is appended.

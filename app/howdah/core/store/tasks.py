@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # What a page looks at when a filter may pass most rows by.
 LOOK_ROWS_MAX: Final = 10_000
+# Of a batch, the state of each row looked at is asked for: some 50 us.
+BATCH_LOOK_ROWS_MAX: Final = 2_000
 # How far the time in an id that a SQL caller gave may be from the task's creation (see howdah.enqueue_rows).
 _ID_AGE_MAX: Final = timedelta(hours=1)
 _ID_AHEAD_MAX: Final = timedelta(minutes=1)
@@ -46,7 +48,8 @@ _KEY_S_MAX: Final = 0.005
 _KEYS_S_MAX: Final = 1.0
 DEDUP_KEY_IN_USE: Final = "dedup_key_in_use /dedup/key is being taken by another transaction"
 FLOW_KEY_IN_USE: Final = "flow_key_in_use /flow/key is being made by another transaction"
-KEYS_IN_USE: Final = frozenset({DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE})
+BATCH_IN_USE: Final = "batch_in_use /batch is being closed by another transaction"
+KEYS_IN_USE: Final = frozenset({DEDUP_KEY_IN_USE, FLOW_KEY_IN_USE, BATCH_IN_USE})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class Draft(NamedTuple):
     `fields` is the JSON object of POST /v1/tasks without `payload`;
     `payload` is the payload's JSON text as it came, None if there is none.
     `kind` says the same as `fields`, if the task is plain. `dedup_key` is its
-    queue and key, if it has one; `flow_key` likewise.
+    queue and key, if it has one; `flow_key` and `batch` likewise.
     """
 
     id: UUID
@@ -78,16 +81,24 @@ class Draft(NamedTuple):
     kind: Kind | None
     dedup_key: tuple[str, str] | None = None
     flow_key: str | None = None
+    batch: str | None = None
 
     @property
     def contended(self) -> tuple[str, str] | None:
-        """What another transaction may just be taking, or making, so that this task has to wait for its end."""
-        return self.dedup_key if self.flow_key is None or self.dedup_key is not None else ("", self.flow_key)
+        """What another transaction may just be taking, making or closing, so that this task has to wait for its end."""
+        if self.dedup_key is not None:
+            return self.dedup_key
+        # No queue has such a name.
+        if self.flow_key is not None:
+            return "", self.flow_key
+        return None if self.batch is None else ("/", self.batch)
 
     @property
     def refusal(self) -> str:
         """What to say of a task that has waited for that for too long."""
-        return FLOW_KEY_IN_USE if self.dedup_key is None else DEDUP_KEY_IN_USE
+        if self.dedup_key is not None:
+            return DEDUP_KEY_IN_USE
+        return BATCH_IN_USE if self.flow_key is None else FLOW_KEY_IN_USE
 
 
 class Stored(NamedTuple):
@@ -122,6 +133,7 @@ class Filter(NamedTuple):
     queue: str | None = None
     handler: str | None = None
     tag: tuple[str, str] | None = None
+    batch: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -361,7 +373,11 @@ class Tasks:
             "row_count": row_count,
         }
         name = "task.page"
-        if wanted.state in _LIVE:
+        if wanted.batch is not None:
+            name = "task.page_batch"
+            look_max = min(look_max, BATCH_LOOK_ROWS_MAX)
+            parameters |= {"batch": wanted.batch, "state": wanted.state, "look_max": look_max}
+        elif wanted.state in _LIVE:
             name, parameters["state"] = "task.page_live", wanted.state
         elif wanted.state == "failed":
             name = "task.page_failed"
