@@ -35,6 +35,11 @@ AS $$
             CASE WHEN json_typeof(x.expires_at) = 'string' THEN howdah.instant(x.expires_at #>> '{}') END AS expires_at,
             CASE WHEN json_typeof(x.expires_in) = 'string' THEN howdah.duration_s(x.expires_in #>> '{}') END AS expires_in_s,
             CASE WHEN json_typeof(x.timeout) = 'string' THEN howdah.duration_s(x.timeout #>> '{}') END AS timeout_s,
+            -- Here, where each is asked once: asked twice, those of follow-ups of follow-ups were asked 2^n times.
+            coalesce(
+                CASE WHEN x.on_success IS NOT NULL THEN howdah.follow_up_problem(x.on_success, '/on_success', bytes_max) END,
+                CASE WHEN x.on_failure IS NOT NULL THEN howdah.follow_up_problem(x.on_failure, '/on_failure', bytes_max) END
+            ) AS follow_up_problem,
             CASE WHEN json_typeof(payloads[x.ordinal]) <> 'null' THEN payloads[x.ordinal] END AS payload
         FROM ROWS FROM (
             json_to_recordset(items) AS (
@@ -115,10 +120,8 @@ AS $$
             WHEN json_typeof(i.batch) <> 'string'
                 OR i.batch #>> '{}' !~ '^(parent|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$'
                 THEN 'validation /batch must be the id of a batch, a lower-case UUID, or of what a task enqueues parent'
-            WHEN i.on_success IS NOT NULL AND howdah.follow_up_problem(i.on_success, '/on_success', bytes_max) IS NOT NULL
-                THEN howdah.follow_up_problem(i.on_success, '/on_success', bytes_max)
-            WHEN i.on_failure IS NOT NULL AND howdah.follow_up_problem(i.on_failure, '/on_failure', bytes_max) IS NOT NULL
-                THEN howdah.follow_up_problem(i.on_failure, '/on_failure', bytes_max)
+            WHEN i.follow_up_problem IS NOT NULL
+                THEN i.follow_up_problem
             ELSE howdah.payload_flaw(i.payload::text, bytes_max)
         END AS problem
     FROM item AS i

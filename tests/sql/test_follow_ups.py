@@ -200,6 +200,38 @@ async def test_follow_up_is_checked_with_its_parent(queue: Queue, follow_up: Any
     assert row["error"].startswith(said)
 
 
+def nested(depth: int, innermost: Any) -> Any:
+    """A chain of follow-ups, one inside the other."""
+    for _ in range(depth):
+        innermost = {**NEXT, "on_success": innermost}
+    return innermost
+
+
+async def test_fault_deep_inside_of_a_chain_is_found_at_once(queue: Queue) -> None:
+    """Each follow-up is checked once, however deep it lies."""
+    await queue.sql("SET statement_timeout = '5s'")
+    item = {"queue": "q", "handler": "h", "on_success": nested(31, {**NEXT, "priority": "urgent"})}
+    [row] = await queue.sql("SELECT * FROM howdah.enqueue_many('default', %s::json)", json.dumps([item]))
+
+    assert row["error"].startswith("validation " + "/on_success" * 32 + "/priority must be")
+
+
+@pytest.mark.parametrize("depth", [32, 500])
+async def test_chain_has_an_end(queue: Queue, depth: int) -> None:
+    """33 follow-ups are refused, and 32 are not; words in a payload do not count."""
+    words = {"queue": "q", "handler": "h", "payload": [{"on_success": 1}] * 100}
+    items = [
+        {"queue": "q", "handler": "h", "on_success": nested(depth, words)},
+        {"queue": "q", "handler": "h", "on_success": nested(31, words)},
+    ]
+    rows = await queue.sql("SELECT * FROM howdah.enqueue_many('default', %s::json)", json.dumps(items))
+
+    assert {row["ordinal"]: row["error"] for row in rows} == {
+        1: "validation /on_success/ must have at most 32 follow-ups, itself among them",
+        2: None,
+    }
+
+
 async def test_enqueue_takes_follow_ups_among_its_options(queue: Queue) -> None:
     """The one-task function has the same fields."""
     options = json.dumps({"on_success": NEXT})

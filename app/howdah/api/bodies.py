@@ -46,6 +46,8 @@ BATCH_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 3
 # Among the edits of many dead letters.
 EDITS_DEPTH_MAX: Final = PAYLOAD_DEPTH_MAX + 2
 BATCH_TASKS_MAX: Final = 1_000
+# Of a task, those of its follow-ups among them.
+FOLLOW_UPS_MAX: Final = 32
 
 # Runs of plain characters are one step each: character by character it takes 2.5 times as long.
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -346,6 +348,8 @@ def _task(
         task.payload = msgspec.UNSET
     if task.on_success is not msgspec.UNSET or task.on_failure is not msgspec.UNSET:
         followers = list(_follow_ups(task, prefix))
+        if len(followers) > FOLLOW_UPS_MAX:
+            raise invalid(prefix, f"must have at most {FOLLOW_UPS_MAX} follow-ups in all")
         payloads = [each.payload for each, _ in followers if each.payload is not msgspec.UNSET]
         payloads += [] if payload is None else [msgspec.Raw(payload)]
         _refuse_duplicates(body, parsed, payloads, prefix, depth=PAYLOAD_DEPTH_MAX)

@@ -224,6 +224,18 @@ async def test_key_that_is_given_twice_in_a_follow_up_is_refused(api: Api) -> No
     assert taken.status_code == 201
 
 
+async def test_chain_has_an_end(api: Api) -> None:
+    """33 follow-ups are refused before they reach the database, and 32 are taken."""
+    chain: dict[str, Any] = {"queue": "q", "handler": "h"}
+    for _ in range(32):
+        chain = {"queue": "q", "handler": "h", "on_success": chain}
+    taken = await api.post("/v1/tasks", chain)
+    refused = await api.post("/v1/tasks", {"queue": "q", "handler": "h", "on_failure": chain})
+
+    assert taken.status_code == 201
+    assert_problem(refused, 422, "validation", [""])
+
+
 async def test_batch_takes_follow_ups(api: Api) -> None:
     """Each item fails by itself, by its own place."""
     tasks = [{"queue": "q", "handler": "h", "on_success": NEXT}, {"queue": "q", "handler": "h", "on_success": {}}]
